@@ -1,0 +1,82 @@
+"""Round programs: what one engine iteration executes, as passes with one commit, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from specsim.cost.shapes import StepShape, StepTime
+
+
+@dataclass(frozen=True)
+class PrefillChunk:
+    """Part of one prompt that shares the step: ``tokens`` new ones after ``past`` cached ones; ``last`` ends the prompt."""
+
+    tokens: int
+    past: int
+    last: bool = True
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the scheduler put into an iteration. The decode fields broadcast, so one call can price many iterations.
+
+    sequences: requests that decode (each verifies ``k + 1`` positions when the program speculates).
+    kv_tokens: their cached tokens, summed. kv_max: the longest of them (None: equal lengths).
+    prefill: chunks that share the iteration.
+    """
+
+    sequences: ArrayLike
+    kv_tokens: ArrayLike
+    kv_max: ArrayLike | None = None
+    prefill: tuple[PrefillChunk, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass of one model on one device, after the passes named in ``after``.
+
+    ``shape`` says what the pass executes for a batch; ``cost`` prices it; ``repeats`` counts equal passes in a row.
+    """
+
+    name: str
+    model: str
+    shape: Callable[[Batch], StepShape]
+    cost: Callable[[StepShape], StepTime]
+    repeats: int = 1
+    device: str = "gpu"
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RoundProgram:
+    """A draft/verify round of ``k`` drafted tokens (0: plain decoding) as passes, host work, and one commit.
+
+    ``host`` prices work outside the passes (scheduling, sampling, rejection, input preparation).
+    """
+
+    name: str
+    k: int
+    passes: tuple[Pass, ...]
+    host: Callable[[Batch], StepTime]
+
+    @property
+    def tokens_per_sequence(self) -> int:
+        """Scheduled tokens that one decoding request takes from the budget, and the cache slots it looks ahead."""
+        return self.k + 1
+
+    def time(self, batch: Batch) -> StepTime:
+        """Time of an iteration whose passes share one device, as terms named ``<pass>.<term>`` and ``host.<term>``."""
+        total = self.host(batch).named("host")
+        for p in self.passes:
+            step = p.cost(p.shape(batch))
+            total = total + (step if p.repeats == 1 else step.scaled(p.repeats)).named(p.name)
+        return total
+
+    def seconds(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Total time of an iteration, in seconds."""
+        return self.time(batch).total_s
