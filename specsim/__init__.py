@@ -1,0 +1,5 @@
+"""Plan, simulate and check speculative decoding before it is deployed."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
