@@ -156,7 +156,8 @@ class StepTime:
 
     def scaled(self, factor: ArrayLike) -> StepTime:
         """The same terms, each multiplied by ``factor`` (a repeat count, say)."""
-        return StepTime({name: Term(t.seconds * factor, t.family, t.trust) for name, t in self.terms.items()})
+        times = np.asarray(factor, dtype=np.float64)
+        return StepTime({name: Term(t.seconds * times, t.family, t.trust) for name, t in self.terms.items()})
 
     def named(self, prefix: str) -> StepTime:
         """The same terms under names that begin with ``prefix`` and a dot."""
