@@ -14,7 +14,7 @@ from specsim.cost.shapes import StepShape, StepTime
 
 @dataclass(frozen=True)
 class PrefillChunk:
-    """Part of one prompt that shares the step: ``tokens`` new ones after ``past`` cached ones; ``last`` ends the prompt."""
+    """Part of one prompt that shares the step: ``tokens`` new ones after ``past`` cached; ``last`` ends the prompt."""
 
     tokens: int
     past: int
