@@ -14,10 +14,12 @@ Floats = NDArray[np.float64]
 class LoadCurve:
     """Rate and time per output token of a replica whose decode batch holds steadily at each of ``batches``.
 
-    Each request occupies a slot for ``output / tokens_per_round`` rounds. Prefill takes its own time out of the engine
+    Each request occupies a slot for its rounds. Prefill takes its own time out of the engine
     (``prefill_s`` a request), which stretches every round by 1 / (1 - rate * prefill_s). Little's law then gives
 
-        rate(B) = B / (rounds * round_s(B) + B * prefill_s),    time per token = B / (rate * output).
+        rate(B) = B / (rounds * round_s(B) + B * prefill_s),    TPOT = B / (rate * (output - 1)),
+
+    with rounds = (output - 1) / tokens_per_round, since the prefill's own step emits the first token.
 
     batches: (n,) ascending. round_s: (n,) seconds of a decode iteration at that batch.
     Fields hold requests per second and seconds per output token, shape (n,).
@@ -56,6 +58,6 @@ def load_curve(
     """The load curve from the round times of a program; see `LoadCurve` for the law."""
     size = np.asarray(batches, dtype=np.float64)
     seconds = np.asarray(round_s, dtype=np.float64)
-    rounds = max(output_tokens - 1.0, 0.0) / tokens_per_round  # the prefill's own step emits the first token
-    rate = size / (rounds * seconds + size * prefill_s)
-    return LoadCurve(size, rate, (rounds * seconds + size * prefill_s) / output_tokens)
+    after_first = max(output_tokens - 1.0, 1.0)
+    residence = after_first / tokens_per_round * seconds + size * prefill_s
+    return LoadCurve(size, size / residence, residence / after_first)
