@@ -30,7 +30,10 @@ class AcceptanceProcess(Protocol):
         ...
 
     def survival(self, k: int) -> Floats:
-        """``survival(k)[i]`` = P(the first i+1 of k drafted tokens all survive), long-run share of rounds; shape (k,)."""
+        """``survival(k)[i]`` = P(the first i+1 of k drafted tokens all survive), a long-run share of rounds.
+
+        Shape (k,).
+        """
         ...
 
     def start(self, n: int, rng: np.random.Generator) -> NDArray[Any]:

@@ -1,0 +1,106 @@
+"""Expected tokens of a draft/verify round, from what survives of its draft."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from specsim.errors import InputError
+
+Floats = NDArray[np.float64]
+
+
+def expected_tokens(survival: ArrayLike) -> Floats:
+    """Tokens a round emits, bonus included: 1 + sum of survival over the last axis.
+
+    The expectation of a count is the sum of its tail probabilities, so this holds for any dependence between
+    positions. With an empty last axis (K = 0) it is 1.
+    """
+    return np.asarray(1.0 + np.asarray(survival, dtype=np.float64).sum(axis=-1))
+
+
+def expected_tokens_by_k(survival: ArrayLike) -> Floats:
+    """Tokens per round for every K = 0..n when survival does not depend on K: shape (..., n + 1) from (..., n)."""
+    s = np.asarray(survival, dtype=np.float64)
+    return np.concatenate([np.ones((*s.shape[:-1], 1)), 1.0 + np.cumsum(s, axis=-1)], axis=-1)
+
+
+def expected_tokens_iid(rate: ArrayLike, k: ArrayLike) -> Floats:
+    """(1 - a^(K+1)) / (1 - a), and K + 1 at a = 1 (Leviathan et al., arXiv 2211.17192, eq. 1). Broadcasts.
+
+    K may be any real number >= 0 (the continuous optimum needs it). Near a = 1 the quotient is taken by expm1 and
+    log1p, which keeps full precision.
+    """
+    a, n = np.broadcast_arrays(np.asarray(rate, dtype=np.float64), np.asarray(k, dtype=np.float64))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_a = np.log(a)
+        quotient = np.expm1((n + 1.0) * log_a) / np.expm1(log_a)
+    return np.asarray(np.where(a == 0, 1.0, np.where(a == 1, n + 1.0, quotient)))
+
+
+def expected_tokens_beta(a: float, b: float, k: int) -> float:
+    """Mean over requests of tokens per round when each request's i.i.d. rate is drawn from Beta(a, b).
+
+    Sum over i = 0..K of E[rate^i] = prod_{j<i} (a + j) / (a + b + j): the moments of the Beta law. By Jensen it is at
+    least the value at the mean rate. It weights requests alike; a server's counters weight them by rounds.
+    """
+    if not (a > 0 and b > 0):
+        raise InputError(f"Beta({a}, {b}) needs both parameters above 0", field="a, b")
+    j = np.arange(k, dtype=np.float64)
+    return float(1.0 + np.cumprod((a + j) / (a + b + j)).sum())
+
+
+def expected_tokens_modulated(rates: ArrayLike, transition: ArrayLike, k: int) -> float:
+    """Tokens per round when a hidden state, moving once a token, sets the acceptance rate.
+
+    ``pi (I + Lambda M + ... + (Lambda M)^K) 1`` with Lambda = diag(rates), M the token-level transition and pi the law
+    of the state at the start of a round (``round_start_law``), not M's own stationary law.
+    """
+    kernel = np.asarray(rates, dtype=np.float64)[:, None] * np.asarray(transition, dtype=np.float64)
+    law, total = round_start_law(rates, transition, k), 0.0
+    for _ in range(k + 1):
+        total += float(law.sum())
+        law = law @ kernel
+    return total
+
+
+def round_start_law(rates: ArrayLike, transition: ArrayLike, k: int) -> Floats:
+    """Stationary law of the hidden state where rounds start, shape (states,).
+
+    A round that accepts j < K tokens moves the state j times through Lambda M, then once through (I - Lambda) M for the
+    correction; a full one ends with the bonus token's M. So rounds embed the chain
+    ``sum_{j<K} (Lambda M)^j (I - Lambda) M + (Lambda M)^K M``. Easy stretches take fewer rounds, so pi leans to hard
+    states, the more the longer the draft.
+    """
+    lam, m = np.asarray(rates, dtype=np.float64), np.asarray(transition, dtype=np.float64)
+    accept, reject = lam[:, None] * m, (1.0 - lam)[:, None] * m
+    power, embedded = np.eye(len(lam)), np.zeros_like(m)
+    for _ in range(k):
+        embedded += power @ reject
+        power = power @ accept
+    embedded += power @ m
+    return stationary_law(embedded)
+
+
+def stationary_law(transition: ArrayLike) -> Floats:
+    """The law that a transition matrix keeps: solves pi P = pi, sum pi = 1. Raises InputError where it isn't unique."""
+    p = np.asarray(transition, dtype=np.float64)
+    if p.ndim != 2 or p.shape[0] != p.shape[1] or np.any(p < 0) or not np.allclose(p.sum(axis=1), 1.0, atol=1e-9):
+        raise InputError("must be a square matrix of probabilities whose rows sum to 1", field="transition")
+    n = len(p)
+    system = np.vstack([p.T - np.eye(n), np.ones(n)])
+    if np.linalg.matrix_rank(system, tol=1e-12) < n or np.linalg.matrix_rank(p.T - np.eye(n), tol=1e-12) < n - 1:
+        raise InputError("has several stationary laws; its states must reach each other", field="transition")
+    law = np.linalg.lstsq(system, np.concatenate([np.zeros(n), [1.0]]), rcond=None)[0]
+    law = np.clip(law, 0.0, None)
+    return np.asarray(law / law.sum())
+
+
+def expected_tokens_lockstep(survival: ArrayLike, batch: int) -> tuple[float, float]:
+    """Tokens per round of a batch that moves in lock-step: (cut to the shortest row, padded to the longest).
+
+    For independent rows with survival S: 1 + sum S_i^B and 1 + sum (1 - (1 - S_i)^B), the tails of the minimum and
+    the maximum. Ragged verification, which every serving engine does, keeps the mean instead.
+    """
+    s = np.asarray(survival, dtype=np.float64)
+    return float(1.0 + (s**batch).sum()), float(1.0 + (1.0 - (1.0 - s) ** batch).sum())
