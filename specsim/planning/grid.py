@@ -38,22 +38,22 @@ class Grid:
     @property
     def speedup(self) -> Floats:
         """Output tokens per second over those of plain decoding at the same batch and context; (K, B, C)."""
-        return self.tokens[:, None, None] * self.round_s[0] / self.round_s
+        return np.asarray(self.tokens[:, None, None] * self.round_s[0] / self.round_s)
 
     @property
     def speedup_draws(self) -> Floats:
         """Plausible speedups, (K, B, C, n): each divides times of the same joint draw."""
-        return self.token_draws[:, None, None, :] * self.round_draws_s[0] / self.round_draws_s
+        return np.asarray(self.token_draws[:, None, None, :] * self.round_draws_s[0] / self.round_draws_s)
 
     @property
     def break_even(self) -> Floats:
         """Acceptance length (bonus included) above which speculation is faster than plain decoding; (K, B, C)."""
-        return self.round_s / self.round_s[0]
+        return np.asarray(self.round_s / self.round_s[0])
 
     @property
     def break_even_draws(self) -> Floats:
         """Plausible break-even lengths, (K, B, C, n)."""
-        return self.round_draws_s / self.round_draws_s[0]
+        return np.asarray(self.round_draws_s / self.round_draws_s[0])
 
 
 def grid(

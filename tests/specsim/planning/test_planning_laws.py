@@ -1,0 +1,151 @@
+"""The planner's closed parts against brute force and conservation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specsim.cost.shapes import Segment, StepShape, StepTime, Term
+from specsim.planning.estimate import Estimate, bounds
+from specsim.planning.grid import best_lengths, grid, off_above
+from specsim.planning.load import load_curve
+from specsim.planning.why import explain, round_parts
+from specsim.simulation.program import Batch, Pass, RoundProgram
+
+
+def program(k: int, *, draft_s: float = 1e-3, per_token_s: float = 2e-5) -> RoundProgram:
+    """A round whose cost is affine in the tokens it verifies, so that every answer can be worked out by hand."""
+
+    def verify_shape(batch: Batch) -> StepShape:
+        size = np.asarray(batch.sequences, dtype=float)
+        kv = np.asarray(batch.kv_tokens, dtype=float)
+        return StepShape((Segment("verify", size, size * (k + 1), kv, size * (k + 1)),))
+
+    def cost(shape: StepShape) -> StepTime:
+        segment = shape.segments[0]
+        zero = np.zeros((), dtype=np.int8)
+        return StepTime(
+            {
+                "gemm": Term(6e-3 + per_token_s * np.asarray(segment.query_tokens), "gemm", zero),
+                "attention": Term(1e-9 * np.asarray(segment.kv_tokens), "attention", zero),
+            }
+        )
+
+    def draft(shape: StepShape) -> StepTime:
+        return StepTime({"gemm": Term(np.full(np.shape(shape.segments[0].kv_tokens), draft_s), "gemm", np.int8(0))})
+
+    def host(batch: Batch) -> StepTime:
+        return StepTime({"schedule": Term(np.asarray(5e-4), "host", np.zeros((), dtype=np.int8))})
+
+    passes = [Pass("verify", "target", verify_shape, cost)]
+    if k:
+        passes.append(Pass("draft", "drafter", verify_shape, draft, repeats=k, after=("verify",)))
+    return RoundProgram(f"k{k}", k, tuple(passes), host)
+
+
+def plane(lengths: tuple[int, ...] = (0, 1, 2, 4), *, tokens: float | None = 0.7) -> object:
+    return grid(
+        {k: program(k) for k in lengths},
+        batches=np.array([1.0, 8.0, 64.0, 512.0]),
+        contexts=np.array([128.0, 4096.0]),
+        sample=lambda time: np.repeat(np.asarray(time.total_s)[..., None], 3, axis=-1),
+        tokens=None if tokens is None else {k: sum(tokens**i for i in range(k + 1)) for k in lengths},
+        token_draws=None if tokens is None else {k: np.full(3, sum(tokens**i for i in range(k + 1))) for k in lengths},
+        draws=3,
+    )
+
+
+def test_the_grid_prices_what_the_programs_price() -> None:
+    result = plane()
+    for i, k in enumerate(result.lengths):
+        for j, size in enumerate(result.batches):
+            for m, context in enumerate(result.contexts):
+                expected = program(int(k)).seconds(Batch(size, size * context))
+                assert result.round_s[i, j, m] == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_speedup_equals_tokens_over_break_even() -> None:
+    result = plane()
+    np.testing.assert_allclose(result.speedup, result.tokens[:, None, None] / result.break_even)
+    np.testing.assert_allclose(result.speedup[0], 1.0)
+
+
+def test_break_even_needs_no_evidence() -> None:
+    result = plane(tokens=None)
+    np.testing.assert_allclose(result.break_even, plane().break_even)
+    assert np.isnan(result.speedup[1:]).all()
+
+
+def test_the_chosen_length_is_within_one_percent_of_brute_force_and_no_longer_than_it() -> None:
+    result = plane()
+    chosen = best_lengths(result)
+    for j in range(len(result.batches)):
+        for m in range(len(result.contexts)):
+            speeds = result.speedup[:, j, m]
+            at = list(result.lengths).index(chosen[j, m])
+            assert speeds[at] >= 0.99 * speeds.max()
+            assert (speeds[:at] < 0.99 * speeds.max()).all() or chosen[j, m] == 0
+
+
+@pytest.mark.parametrize(
+    ("lengths", "where"), [([3, 3, 0, 0], 30.0), ([3, 3, 3, 3], None), ([0, 0, 0, 0], 10.0), ([3, 0, 2, 0], 40.0)]
+)
+def test_off_above_is_the_point_after_the_last_gain(lengths: list[int], where: float | None) -> None:
+    assert off_above(np.array(lengths), np.array([10.0, 20.0, 30.0, 40.0])) == where
+
+
+@given(
+    point=st.integers(0, 255),
+    tokens=st.floats(1, 5),
+    output=st.floats(2, 2000),
+    prefill=st.floats(1e-4, 0.2),
+)
+def test_littles_law_holds_on_the_load_curve(point: int, tokens: float, output: float, prefill: float) -> None:
+    batches = np.arange(1.0, 257.0)
+    curve = load_curve(batches, 7e-3 + 3e-5 * batches, tokens_per_round=tokens, output_tokens=output, prefill_s=prefill)
+    asked = float(curve.rate_per_s[point])
+    batch, pace = curve.batch_at(asked), curve.seconds_per_token_at(asked)
+    assert batch == pytest.approx(batches[point], rel=1e-6)
+    assert pace is not None
+    assert batch == pytest.approx(asked * pace * (output - 1), rel=1e-6)
+
+
+def test_an_engine_never_does_more_work_than_there_is_time() -> None:
+    """Prefill and decode shares of the time add up to one at every point of the curve."""
+    batches = np.arange(1.0, 65.0)
+    round_s = 5e-3 + 1e-4 * batches
+    curve = load_curve(batches, round_s, tokens_per_round=2.0, output_tokens=101.0, prefill_s=0.03)
+    decode = curve.rate_per_s * 50.0 * round_s / batches
+    np.testing.assert_allclose(decode + curve.rate_per_s * 0.03, 1.0)
+
+
+def test_no_batch_is_named_beyond_the_largest_rate() -> None:
+    curve = load_curve([1, 2, 4], [1.0, 1.1, 1.3], tokens_per_round=1.0, output_tokens=10.0, prefill_s=0.1)
+    assert curve.batch_at(curve.max_rate_per_s * 1.001) is None
+    assert curve.max_rate_within(0.0) == 0.0
+
+
+def test_parts_add_up_to_the_round() -> None:
+    batch = Batch(16.0, 16 * 1024.0)
+    parts = round_parts(program(3), batch)
+    assert sum(parts.values()) == pytest.approx(float(program(3).seconds(batch)), rel=1e-12)
+    assert parts["drafting"] == pytest.approx(3e-3)
+
+
+def test_the_explanation_names_the_largest_extra_and_can_be_checked() -> None:
+    batch = Batch(1.0, 1024.0)
+    text = explain(program(0), program(3), batch, tokens_per_round=2.0)
+    assert "draft passes" in text
+    heavy = explain(program(0), program(3, draft_s=1e-6, per_token_s=3e-3), batch, tokens_per_round=2.0)
+    assert "linear layers" in heavy
+    assert "slower" in heavy
+
+
+def test_an_estimate_contains_its_value() -> None:
+    draws = np.linspace(1.0, 2.0, 101)
+    assert Estimate.of(1.5, draws).low == pytest.approx(1.05)
+    assert Estimate.of(3.0, draws).high == 3.0
+    low, high = bounds(draws, level=0.5)
+    assert (low, high) == (pytest.approx(1.25), pytest.approx(1.75))
