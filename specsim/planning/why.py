@@ -19,7 +19,8 @@ PARTS = {
 def round_parts(program: RoundProgram, batch: Batch) -> dict[str, float]:
     """Seconds of a round by part: drafting, attention, linear, experts, collectives, host.
 
-    LM head and element-wise work count as linear. The parts add up to the round. Terms of the ``verify`` pass are split by kind, all other passes are drafting.
+    LM head and element-wise work count as linear. The parts add up to the round.
+    Terms of the ``verify`` pass are split by kind, all other passes are drafting.
     """
     parts: dict[str, float] = {}
     for name, term in program.time(batch).terms.items():
