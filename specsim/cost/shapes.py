@@ -18,6 +18,7 @@ class Linear:
     """A matrix product ``[rows, k] x [k, n]`` executed ``count`` times in a pass, on one tensor-parallel rank.
 
     ``rows`` says what a row is: every query token, or only the rows whose logits are needed.
+    ``dtype`` is its own precision where it is not the pass's ``weight_dtype`` (LM head and router stay in 16 bits).
     """
 
     name: str
@@ -25,6 +26,7 @@ class Linear:
     k: int
     count: int = 1
     rows: Literal["tokens", "logits"] = "tokens"
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)
