@@ -21,12 +21,15 @@ class Sample:
     """How much was observed: what a standard error can be computed from.
 
     rounds: draft/verify rounds counted. requests: requests they came from. request_length_sd: standard deviation
-    between requests of their own acceptance length.
+    between requests of their own acceptance length; request_weighted_length: mean of these. mean_completion_tokens:
+    mean output of a request.
     """
 
     rounds: int | None = None
     requests: int | None = None
     request_length_sd: float | None = None
+    request_weighted_length: float | None = None
+    mean_completion_tokens: float | None = None
 
 
 class _Summary(Protocol):

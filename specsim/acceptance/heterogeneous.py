@@ -81,7 +81,7 @@ class Heterogeneous:
 
     def start(self, n: int, rng: np.random.Generator) -> NDArray[Any]:
         """Shifts of n new requests, shape (n, 2): the request's own, and that of its first round."""
-        return rng.standard_normal((n, 2)) * np.array([self.between_requests_sd, self.within_requests_sd])
+        return np.asarray(rng.standard_normal((n, 2)) * [self.between_requests_sd, self.within_requests_sd])
 
     def verify(
         self, latent: NDArray[Any], k: int, rng: np.random.Generator, *, rounds: int = 1
