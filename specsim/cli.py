@@ -2,6 +2,255 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-def main() -> None:
-    """Entry point of the ``specsim`` command."""
+import typer
+
+from specsim.errors import InputError
+
+if TYPE_CHECKING:
+    from specsim.scenario import Overrides
+
+app = typer.Typer(
+    name="specsim",
+    help="Says, before you deploy, whether speculative decoding pays for your model, GPU and traffic.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+FILE = "FILE"
+OVERRIDES = "Override the scenario"
+EVIDENCE = "Acceptance evidence (replaces the scenario's; give one kind)"
+
+ScenarioFile = Annotated[
+    str | None, typer.Argument(metavar=FILE, help="Scenario file (TOML). Without it: the shipped example.")
+]
+Target = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="Shipped name or config.json.", rich_help_panel=OVERRIDES)
+]
+Drafter = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="A drafter of the file, a method, or method:model. Repeats.", rich_help_panel=OVERRIDES
+    ),
+]
+Hardware = Annotated[
+    str | None, typer.Option(metavar="GPU", help="Shipped name or profile file.", rich_help_panel=OVERRIDES)
+]
+Engine = Annotated[str | None, typer.Option(help="vllm, sglang or trtllm.", rich_help_panel=OVERRIDES)]
+Dtype = Annotated[str | None, typer.Option(help="Precision of the weights: bf16 or fp8.", rich_help_panel=OVERRIDES)]
+TensorParallel = Annotated[
+    int | None, typer.Option(metavar="N", help="GPUs of one replica.", rich_help_panel=OVERRIDES)
+]
+Lengths = Annotated[
+    str | None,
+    typer.Option(metavar="K", help="Draft lengths: 3, or 0,1,2,4, or 1-8.", rich_help_panel=OVERRIDES),
+]
+Context = Annotated[
+    str | None, typer.Option(metavar="TOKENS", help="Context lengths, as 1024,8192.", rich_help_panel=OVERRIDES)
+]
+RequestRate = Annotated[
+    float | None, typer.Option(metavar="PER_S", help="Requests a second, all replicas.", rich_help_panel=OVERRIDES)
+]
+SloTtft = Annotated[
+    float | None, typer.Option(metavar="MS", help="95th percentile of time to first token.", rich_help_panel=OVERRIDES)
+]
+SloTpot = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MS", help="95th percentile of time per output token after the first.", rich_help_panel=OVERRIDES
+    ),
+]
+Price = Annotated[
+    float | None, typer.Option("--price-gpu-hour", metavar="PRICE", help="Of one GPU.", rich_help_panel=OVERRIDES)
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random stream.", rich_help_panel=OVERRIDES)]
+Rate = Annotated[
+    float | None,
+    typer.Option(metavar="0..1", help="One conditional rate for every position.", rich_help_panel=EVIDENCE),
+]
+Length = Annotated[
+    float | None,
+    typer.Option(
+        metavar="TOKENS", help="Tokens a round, bonus included, at the one K given.", rich_help_panel=EVIDENCE
+    ),
+]
+PerPosition = Annotated[
+    str | None, typer.Option(metavar="RATES", help="Conditional rates, as 0.70,0.66,0.64.", rich_help_panel=EVIDENCE)
+]
+AcceptanceFile = Annotated[
+    str | None, typer.Option(metavar=FILE, help="Written by `specsim acceptance`.", rich_help_panel=EVIDENCE)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
+    if wanted:
+        from specsim import __version__
+
+        typer.echo(f"specsim {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+
+
+@app.callback()
+def _specsim(
+    _show_version: Version = False,  # noqa: FBT002 - typer reads the default
+) -> None:
+    pass
+
+
+@app.command()
+def plan(
+    scenario: ScenarioFile = None,
+    json: Json = False,  # noqa: FBT002 - typer reads the default
+    target: Target = None,
+    drafter: Drafter = None,
+    hardware: Hardware = None,
+    engine: Engine = None,
+    dtype: Dtype = None,
+    tensor_parallel: TensorParallel = None,
+    num_speculative_tokens: Lengths = None,
+    context: Context = None,
+    request_rate: RequestRate = None,
+    slo_ttft_ms: SloTtft = None,
+    slo_tpot_ms: SloTpot = None,
+    price_gpu_hour: Price = None,
+    seed: Seed = None,
+    acceptance_rate: Rate = None,
+    acceptance_length: Length = None,
+    acceptance_per_position: PerPosition = None,
+    acceptance_file: AcceptanceFile = None,
+) -> None:
+    """Say whether speculation pays, how far to draft, up to which load, and how many GPUs it takes."""
+    flags = _overrides(locals())
+    from specsim.commands.plan import run
+
+    run(scenario, flags, as_json=json)
+
+
+@app.command()
+def simulate(
+    scenario: ScenarioFile = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Where the results go (created).")] = None,
+    json: Json = False,  # noqa: FBT002 - typer reads the default
+    target: Target = None,
+    drafter: Drafter = None,
+    hardware: Hardware = None,
+    engine: Engine = None,
+    dtype: Dtype = None,
+    tensor_parallel: TensorParallel = None,
+    num_speculative_tokens: Lengths = None,
+    request_rate: RequestRate = None,
+    seed: Seed = None,
+    acceptance_rate: Rate = None,
+    acceptance_length: Length = None,
+    acceptance_per_position: PerPosition = None,
+    acceptance_file: AcceptanceFile = None,
+) -> None:
+    """Run one configuration through the serving simulator and write its requests and summary."""
+    flags = _overrides(locals())
+    from specsim.commands.simulate import run
+
+    run(scenario, flags, out=out, as_json=json)
+
+
+@app.command()
+def acceptance(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="/metrics scrapes (one, or before and after) or a log.")
+    ],
+    out: Annotated[str | None, typer.Option(metavar=FILE, help="Write the model here (JSON).")] = None,
+    json: Json = False,  # noqa: FBT002 - typer reads the default
+) -> None:
+    """Read what an engine reports of its drafts, and print the acceptance model that a scenario can point to."""
+    from specsim.commands.acceptance import run
+
+    run(files, out=out, as_json=json)
+
+
+@app.command()
+def models(json: Json = False) -> None:  # noqa: FBT002 - typer reads the default
+    """List the models and the measured acceptance that ship."""
+    from specsim.commands.lists import models
+
+    models(as_json=json)
+
+
+@app.command()
+def hardware(json: Json = False) -> None:  # noqa: FBT002 - typer reads the default
+    """List the GPUs and the measured profiles that ship."""
+    from specsim.commands.lists import hardware
+
+    hardware(as_json=json)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the ``specsim`` command and return its exit status: 0, 2 for a user's mistake, 130 when interrupted.
+
+    A mistake is one line on stderr. Anything else that escapes is a bug and says so; SPECSIM_DEBUG=1 shows where.
+    """
+    try:
+        status = app(args=None if arguments is None else list(arguments), prog_name="specsim", standalone_mode=False)
+        sys.stdout.flush()
+    except InputError as error:
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        # The reader has gone, which is its right; a closed stdout must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _escaped(error)
+    if status == 130:
+        print("interrupted; nothing half-written was left", file=sys.stderr)
+    return status if isinstance(status, int) else 0
+
+
+def _escaped(error: Exception) -> int:
+    if type(error).__name__ == "Abort":
+        print("interrupted; nothing half-written was left", file=sys.stderr)
+        return 130
+    if hasattr(error, "format_message"):  # the parser's own exceptions, whichever package they come from
+        message = str(error.format_message()).rstrip(".")
+        if not message:
+            return 2
+        print(f"error: {' '.join(message.split())}; see specsim --help", file=sys.stderr)
+        return 2
+    if os.environ.get("SPECSIM_DEBUG"):
+        raise error
+    print(
+        f"internal error: {type(error).__name__}: {' '.join(str(error).split())}"
+        " (a bug in specsim, not in your input; SPECSIM_DEBUG=1 shows where it is)",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _overrides(given: dict[str, Any]) -> Overrides:
+    """The flags of a command, lists parsed."""
+    from specsim.scenario.overrides import Overrides, numbers, whole_numbers
+
+    flags = {name: given[name] for name in Overrides.__dataclass_fields__ if given.get(name) is not None}
+    for name in ("num_speculative_tokens", "context"):
+        if name in flags:
+            flags[name] = whole_numbers(flags[name], name)
+    if "acceptance_per_position" in flags:
+        flags["acceptance_per_position"] = numbers(flags["acceptance_per_position"], "acceptance_per_position")
+    if "drafter" in flags:
+        flags["drafter"] = tuple(flags["drafter"])
+    return Overrides(**flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

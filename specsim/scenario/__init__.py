@@ -1,0 +1,9 @@
+"""Scenario files: read, checked, resolved."""
+
+from __future__ import annotations
+
+from specsim.scenario.loading import Loaded, example_text, load_scenario
+from specsim.scenario.overrides import Overrides
+from specsim.scenario.scenario import Scenario
+
+__all__ = ["Loaded", "Overrides", "Scenario", "example_text", "load_scenario"]

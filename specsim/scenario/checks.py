@@ -1,0 +1,70 @@
+"""Combinations that no single table can judge: what a section asks of another, and of what ships."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from specsim.scenario.scenario import Scenario
+from specsim.scenario.sections import Drafter, Price, Serving, Shown, Simulation, Slo, Target
+from specsim.scenario.traffic import Workload
+
+Path = tuple[str | int, ...]
+
+
+@dataclass
+class Sections:
+    """The sections of a file that are right in themselves; None where absent or wrong."""
+
+    target: Target | None = None
+    drafters: tuple[Drafter | None, ...] = ()
+    workload: Workload | None = None
+    serving: Serving | None = None
+    slo: Slo | None = None
+    price: Price | None = None
+    shown: Shown | None = None
+    simulation: Simulation | None = None
+
+    def scenario(self) -> Scenario:
+        """The whole, once nothing is wrong."""
+        assert self.target is not None
+        given: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("workload", "serving", "slo", "price", "shown", "simulation")
+            if getattr(self, name) is not None
+        }
+        return Scenario(self.target, tuple(d for d in self.drafters if d is not None), **given)
+
+
+Check = Callable[[Sections], Iterator[tuple[Path, str]]]
+
+
+def drafted_tokens_fit_the_budget(given: Sections) -> Iterator[tuple[Path, str]]:
+    """A drafting request takes K+1 tokens of every iteration."""
+    budget = (given.serving or Serving()).max_num_batched_tokens
+    for index, drafter in enumerate(given.drafters):
+        longest = max((drafter.num_speculative_tokens if drafter else None) or (0,))
+        if longest + 1 > budget:
+            problem = (
+                f"{longest} drafted tokens and the bonus are more than serving.max_num_batched_tokens = {budget};"
+                f" draft at most {budget - 1} or raise it"
+            )
+            yield ("drafter", index, "num_speculative_tokens"), problem
+
+
+def drafters_have_names_of_their_own(given: Sections) -> Iterator[tuple[Path, str]]:
+    """Reports name drafters by their labels."""
+    seen: set[str] = set()
+    for index, drafter in enumerate(given.drafters):
+        if drafter is None:
+            continue
+        if drafter.label in seen:
+            yield (
+                ("drafter", index, "name"),
+                f'"{drafter.label}" is taken by another drafter; give each a name of its own',
+            )
+        seen.add(drafter.label)
+
+
+CHECKS: tuple[Check, ...] = (drafted_tokens_fit_the_budget, drafters_have_names_of_their_own)

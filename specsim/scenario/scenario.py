@@ -1,0 +1,94 @@
+"""The scenario that planning and simulation read: checked sections, with every path resolved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from specsim.scenario.fields import Section
+from specsim.scenario.sections import Drafter, Price, Serving, Shown, Simulation, Slo, Target
+from specsim.scenario.traffic import Workload
+
+SECTIONS: Mapping[str, type[Section]] = {
+    "target": Target,
+    "drafter": Drafter,
+    "workload": Workload,
+    "serving": Serving,
+    "slo": Slo,
+    "price": Price,
+    "shown": Shown,
+    "simulation": Simulation,
+}
+"""Tables of a scenario file by name; ``[acceptance]`` at the top belongs to the single drafter and moves into it."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One question: a target on its hardware, ways to draft, traffic, limits, and what it must hold.
+
+    drafters: without the plain ``none`` where others are given it may be empty: then break-even is all there is.
+    workload, slo, price: None where not given; what needs them is left out, never invented.
+    """
+
+    target: Target
+    drafters: tuple[Drafter, ...]
+    workload: Workload | None = None
+    serving: Serving = field(default_factory=Serving)
+    slo: Slo | None = None
+    price: Price | None = None
+    shown: Shown = field(default_factory=Shown)
+    simulation: Simulation = field(default_factory=Simulation)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values with every default filled in; `Scenario.from_dict` of them is an equal scenario."""
+        tables: dict[str, Any] = {"target": self.target.table(), "drafter": [d.table() for d in self.drafters]}
+        for name in ("workload", "serving", "slo", "price", "shown", "simulation"):
+            section: Section | None = getattr(self, name)
+            if section is not None and (table := section.table()):
+                tables[name] = table
+        return tables
+
+    def to_toml(self) -> str:
+        """The same as a scenario file."""
+        return _toml(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Scenario:
+        """A scenario from plain values, checked as a file is; raises InputError with every mistake."""
+        from specsim.scenario.loading import scenario_of
+
+        return scenario_of(document)
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Fields that the scenario left to their default, as ``section.field = value``; a plan reports them."""
+        lines = []
+        for name in ("target", "serving", "simulation"):
+            section: Section = getattr(self, name)
+            for key in type(section).model_fields:
+                value = getattr(section, key)
+                if key not in section.model_fields_set and value is not None:
+                    lines.append(f"{name}.{key} = {json.dumps(value)}")
+        if self.serving.num_gpu_blocks is None and self.serving.gpu_memory_utilization is None:
+            lines.append("serving.gpu_memory_utilization = 0.9")
+        return tuple(lines)
+
+
+def _toml(tables: Mapping[str, Any]) -> str:
+    blocks = []
+    for name, value in tables.items():
+        many = isinstance(value, list)
+        for table in value if many else [value]:
+            header = f"[[{name}]]" if many else f"[{name}]"
+            blocks.append("\n".join([header, *(f"{key} = {_inline(item)}" for key, item in table.items())]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_inline(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_inline(item) for item in value) + "]"
+    return repr(value) if isinstance(value, float) else json.dumps(value)
