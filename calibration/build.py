@@ -1,0 +1,216 @@
+"""Builds every profile that ships: ``python -m calibration.build`` (``--check`` compares instead of writing)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from calibration.attention import Phase, fit_attention
+from calibration.collectives import fit_collectives
+from calibration.gemm import SMALLEST, Fitted, fit_gemm
+from calibration.laws import PROBABILITIES
+from calibration.moe import fit_experts
+from calibration.sources.aiconfigurator import Source, Table, installed
+from specsim.cost.hardware import Hardware, hardware_names, load_hardware
+from specsim.cost.profile import SCHEMA
+from specsim.errors import InputError
+
+ENGINES = ("vllm", "sglang", "trtllm")
+NAMES = {"bf16": "bfloat16", "fp8": "fp8"}
+ROUTINGS = ("power_law_1.2", "power_law_1.01", "balanced")
+"""Routing of experts, the first that was measured: popularity with a power law is nearer to real routers than even."""
+HEAD_WIDTH = 8192
+"""Narrowest 16-bit products in a profile at another precision: there they serve the LM head alone."""
+FOLDER = Path(__file__).resolve().parent.parent / "specsim" / "cost" / "profiles"
+
+# Not measured by any table; shares and constants of aiconfigurator's own system files (systems/<gpu>.yaml, all equal).
+MEMORY_SHARE = 0.8  # mem_bw_empirical_scaling_factor
+KERNEL_US = 3.0  # mem_empirical_constant_latency
+PRIOR_SD = {
+    # ln-normal priors of what no table measures.
+    ("elementwise", "PARAMETRIC"): 0.4,  # count and fusion of kernels differ between engines and versions
+    ("verify", "TRANSFERRED"): 0.3,  # several query tokens over a cache: modelled, one read of the cache
+    ("host", "TRANSFERRED"): 0.4,  # engines' versions and host processors differ; see engines.toml
+    ("attention", "TRANSFERRED"): 0.3,  # a prefill chunk over a cached prefix: modelled
+}
+
+
+def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[str, Any]:
+    """The profile of one GPU, engine and precision as a JSON document; InputError where the tables lack it."""
+    notes = [
+        "decode attention was measured with one query token; verification of several is modelled",
+        "prefill attention was measured without a cached prefix; chunks over one are modelled",
+        "latencies exclude host launches (captured graphs)",
+    ]
+    tables: list[dict[str, Any]] = []
+    errors: dict[str, dict[str, dict[str, float]]] = {}
+    residuals: dict[str, dict[str, list[float]]] = {}
+
+    def note(section: str, table: Table, fitted: Fitted) -> dict[str, Any]:
+        tables.append(
+            {
+                "section": section,
+                "path": table.path,
+                "framework_version": table.version,
+                "rows": fitted.rows_used,
+                "filtered": fitted.rows_filtered,
+            }
+        )
+        errors[section] = fitted.errors
+        return fitted.section
+
+    gemm_table = _need(source, hardware, "gemm", engine, "gemm_perf")
+    gemm: dict[str, Any] = {}
+    for kind in dict.fromkeys((dtype, "bf16")):
+        rows = gemm_table.rows[gemm_table.rows["gemm_dtype"] == NAMES[kind]]
+        if rows.empty:
+            raise InputError(f"{gemm_table.path} has no {kind} products")
+        fitted = fit_gemm(rows, hardware, kind, narrowest=SMALLEST if kind == dtype else HEAD_WIDTH)
+        gemm[kind] = note(f"gemm.{kind}", gemm_table, fitted)
+        residuals.setdefault("gemm", fitted.residuals)
+
+    attention: dict[str, dict[str, Any]] = {"decode": {}, "prefill": {}}
+    phases: tuple[tuple[Phase, str], ...] = (
+        ("decode", "generation_attention_perf"),
+        ("prefill", "context_attention_perf"),
+    )
+    for phase, name in phases:
+        table = _need(source, hardware, "attention", engine, name)
+        for kv in ("bf16", "fp8"):
+            rows = attention_rows(table.rows, phase, kv)
+            if rows.empty:
+                continue
+            fitted = fit_attention(rows, hardware, phase, kv)
+            attention[phase][kv] = note(f"attention.{phase}.{kv}", table, fitted)
+            residuals.setdefault("attention", fitted.residuals)
+
+    table = _need(source, hardware, "comm", engine, "custom_allreduce_perf")
+    fitted = fit_collectives(table.rows)
+    collectives = note("collectives", table, fitted)
+    residuals["collectives"] = fitted.residuals
+
+    experts: dict[str, Any] = {}
+    moe = source.newest(hardware.name, "moe", engine, "moe_perf")
+    if moe is not None:
+        rows = moe.rows[moe.rows["moe_dtype"] == NAMES[dtype]]
+        for routing in ROUTINGS:
+            layers = fit_experts(rows, hardware, dtype, routing)
+            if layers is not None:
+                experts[dtype] = note(f"experts.{dtype}", moe, layers)
+                residuals["experts"] = layers.residuals
+                break
+
+    for (family, layer), sd in PRIOR_SD.items():
+        residuals.setdefault(family, {})[layer] = _normal(sd)
+    return {
+        "schema": SCHEMA,
+        "hardware": hardware.name,
+        "engine": engine,
+        "dtype": dtype,
+        "provenance": {
+            "package": "aiconfigurator-core",
+            "package_version": source.version,
+            "licence": "Apache-2.0",
+            "trust": "low" if hardware.name == "l40s" else "normal",
+            "tables": tables,
+            "errors": errors,
+            "notes": notes,
+        },
+        "gemm": gemm,
+        "attention": attention,
+        "collectives": collectives,
+        "experts": experts,
+        "elementwise": {
+            "bandwidth_bytes_per_s": MEMORY_SHARE * hardware.memory_bandwidth_bytes_per_s,
+            "kernel_us": KERNEL_US,
+        },
+        "residuals": {"probabilities": PROBABILITIES.tolist(), **residuals},
+    }
+
+
+def attention_rows(rows: pd.DataFrame, phase: Phase, kv: str) -> pd.DataFrame:
+    """The rows of one cache precision with ``length`` (cache and new token, or prompt) and ``window_size``."""
+    rows = rows[rows["kv_cache_dtype"] == NAMES[kv]]
+    if "window_size" not in rows:
+        rows = rows.assign(window_size=0)
+    length = rows["step"] + 1 if phase == "decode" else rows["isl"]
+    rows = rows.assign(length=length, window_size=rows["window_size"].fillna(0).astype(int))
+    arithmetic = "fp8" if "fp8" in set(rows["attn_dtype"]) else "bfloat16"  # an engine that has fp8 attention uses it
+    rows = rows[rows["attn_dtype"] == arithmetic]
+    rows.attrs["attention_dtype"] = "fp8" if arithmetic == "fp8" else "bf16"
+    return rows
+
+
+def _need(source: Source, hardware: Hardware, family: str, engine: str, name: str) -> Table:
+    table = source.newest(hardware.name, family, engine, name)
+    if table is None:
+        raise InputError(f"no {name} of {engine} on {hardware.name}")
+    return table
+
+
+def _normal(sd: float) -> list[float]:
+    from scipy.special import ndtri
+
+    return [round(float(sd * ndtri(p)), 4) for p in PROBABILITIES]
+
+
+def encode(document: dict[str, Any]) -> bytes:
+    """The document as it is stored: one line a section, no spaces."""
+    return (json.dumps(document, separators=(",", ":"), allow_nan=False) + "\n").encode()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status (1 when --check finds a difference)."""
+    parser = argparse.ArgumentParser(prog="python -m calibration.build", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare the files that ship with a rebuild")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only profiles whose name contains TEXT")
+    parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="where to write")
+    options = parser.parse_args(arguments)
+    source, different = installed(), 0
+    for name in hardware_names():
+        hardware = load_hardware(name)
+        for engine in ENGINES:
+            for dtype in (d for d in ("bf16", "fp8") if d in hardware.peak_flops_per_s):
+                label = f"{name}-{engine}-{dtype}"
+                if options.only not in label:
+                    continue
+                try:
+                    document = build(source, hardware, engine, dtype)
+                except InputError as error:
+                    print(f"{label}: not built: {error}")
+                    continue
+                content, path = encode(document), options.out / f"{label}.json"
+                print(f"{label}: {len(content) / 1000:.0f} kB")
+                _print_errors(document["provenance"])
+                if options.check:
+                    same = path.is_file() and path.read_bytes() == content
+                    different += not same
+                    print("  same as shipped" if same else f"  DIFFERS from {path}")
+                else:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    beside = path.with_suffix(".partial")
+                    beside.write_bytes(content)
+                    beside.replace(path)
+    return 1 if different else 0
+
+
+def _print_errors(provenance: dict[str, Any]) -> None:
+    for table in provenance["tables"]:
+        share = table["filtered"] / max(table["rows"] + table["filtered"], 1)
+        print(f"  {table['section']:24s} {table['rows']:6d} rows, {share:.2%} filtered as faster than physics")
+        for layer, row in provenance["errors"][table["section"]].items():
+            print(
+                f"    {layer.lower():13s} median {row['median_pct']:5.2f} %  p90 {row['p90_pct']:6.2f} %  "
+                f"p95 {row['p95_pct']:6.2f} %  bias {row['bias_pct']:+.2f} %  ({row['points']} points)"
+            )
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise", under="ignore", invalid="ignore")
+    sys.exit(main())

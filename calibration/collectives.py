@@ -1,0 +1,43 @@
+"""From measured all-reduces to curves against message size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from calibration.gemm import Fitted
+from calibration.laws import error_row, microseconds, quantiles
+from specsim.cost.shapes import Floats
+
+ELEMENT_BYTES = 2
+"""``message_size`` counts elements of 16 bits: NCCL's rows start at 256 for half and 512 for int8 (both 512 bytes), and
+the engines' own kernels agree with NCCL's at equal sizes beyond 64 MiB, where they call it."""
+
+
+def fit_collectives(rows: pd.DataFrame) -> Fitted:
+    """Curves by mode and number of GPUs; columns num_gpus, message_size, seconds, and backend where there are modes."""
+    mode = rows["backend"].str.rsplit("_", n=1).str[-1] if "backend" in rows else pd.Series("graph", rows.index)
+    section: dict[str, Any] = {}
+    left: list[Floats] = []
+    for (how, gpus), part in rows.assign(mode=mode).groupby(["mode", "num_gpus"]):
+        curve = part.groupby("message_size")["seconds"].median().sort_index()
+        seconds = np.maximum.accumulate(curve.to_numpy())
+        size = curve.index.to_numpy(dtype=np.float64) * ELEMENT_BYTES
+        section.setdefault(str(how), {})[str(int(gpus))] = {
+            "message_bytes": [int(s) for s in size],
+            "latency_us": microseconds(seconds, 4),
+        }
+        raw, x = np.log(curve.to_numpy()), np.log(size)
+        weight = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+        left.append(raw[1:-1] - (raw[:-2] * (1.0 - weight) + raw[2:] * weight))
+    between = np.concatenate(left)
+    layers = {"INTERPOLATED": between, "PARAMETRIC": between}
+    return Fitted(
+        section=section,
+        errors={"INTERPOLATED": error_row(between)},
+        residuals={layer: quantiles(values) for layer, values in layers.items()},
+        rows_used=len(rows),
+        rows_filtered=0,
+    )

@@ -1,0 +1,95 @@
+"""From measured matrix products to a compact table, with held-out errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from calibration.laws import error_row, fit_law, law_json, microseconds, quantiles
+from specsim.cost.gemm import fill, krige
+from specsim.cost.hardware import Hardware
+from specsim.cost.law import gemm_work
+from specsim.cost.shapes import Floats
+
+SMALLEST = 256
+"""n and k below this occur in no layer of the models that ship, at any tensor-parallel size."""
+MOST_ROWS = 16384
+COVARIANCES = [(length, nugget) for length in (0.5, 1.0, 2.0) for nugget in (0.05, 0.15)]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A section of a profile, its errors by layer of trust, and residual quantiles by layer."""
+
+    section: dict[str, Any]
+    errors: dict[str, dict[str, float]]
+    residuals: dict[str, list[float]]
+    rows_used: int
+    rows_filtered: int
+
+
+def fit_gemm(rows: pd.DataFrame, hardware: Hardware, dtype: str, *, narrowest: int = SMALLEST) -> Fitted:
+    """Law, covariance and table of the products [m, k] x [k, n] in ``rows`` (columns m, n, k, seconds).
+
+    Rows faster than the GPU's bandwidth or arithmetic allow are dropped and counted. BORROWED residuals hold out a
+    whole shape, INTERPOLATED ones a row count of a shape that is kept, PARAMETRIC ones use the law alone.
+    """
+    data = rows.groupby(["n", "k", "m"], as_index=False)["seconds"].median()
+    data = data[(data["n"] >= narrowest) & (data["k"] >= SMALLEST) & (data["m"] <= MOST_ROWS)]
+    moved, flops = gemm_work(data["m"], data["n"], data["k"], dtype)
+    peak = hardware.peak(dtype)
+    possible = data["seconds"].to_numpy() >= np.maximum(moved / hardware.memory_bandwidth_bytes_per_s, flops / peak)
+    kept = data[possible]
+    law = fit_law(
+        moved[possible],
+        flops[possible],
+        np.zeros(len(kept)),
+        kept["seconds"].to_numpy(),
+        bandwidth=hardware.memory_bandwidth_bytes_per_s,
+        peak=peak,
+        with_blocks=False,
+    )
+    pivot = kept.pivot_table(index=["n", "k"], columns="m", values="seconds")
+    shapes = np.array(pivot.index.tolist(), dtype=np.float64)
+    grid, seconds = pivot.columns.to_numpy(dtype=np.float64), pivot.to_numpy()
+    raw = np.log(seconds / law.seconds(*gemm_work(grid[None, :], shapes[:, :1], shapes[:, 1:], dtype)))
+    filled, places = fill(raw, np.log(grid)), np.log(shapes)
+    held: dict[tuple[float, float], Floats] = {c: _hold_out(raw, filled, places, *c) for c in COVARIANCES}
+    best = min(held, key=lambda c: float(np.nanmedian(np.abs(held[c]))))
+    between = _hold_out_rows(seconds, grid)
+    section = {
+        "law": law_json(law),
+        "length": best[0],
+        "nugget": best[1],
+        "rows": [int(m) for m in grid],
+        "shapes": shapes.astype(int).tolist(),
+        "latency_us": microseconds(seconds, 3),
+    }
+    layers = {"INTERPOLATED": between, "BORROWED": held[best], "PARAMETRIC": raw}
+    return Fitted(
+        section=section,
+        errors={layer: error_row(values) for layer, values in layers.items()},
+        residuals={layer: quantiles(values) for layer, values in layers.items()},
+        rows_used=len(kept),
+        rows_filtered=int((~possible).sum()),
+    )
+
+
+def _hold_out(raw: Floats, filled: Floats, places: Floats, length: float, nugget: float) -> Floats:
+    """ln(measured / predicted) of every shape from the others."""
+    left = np.empty_like(raw)
+    every = np.arange(len(places))
+    for i in every:
+        others = every != i
+        left[i] = raw[i] - krige(places[i], places[others], filled[others], length=length, nugget=nugget)
+    return left
+
+
+def _hold_out_rows(seconds: Floats, grid: Floats) -> Floats:
+    """ln(measured / interpolated) at every interior row count, from its neighbours on the grid."""
+    weight = (grid[1:-1] - grid[:-2]) / (grid[2:] - grid[:-2])
+    between = seconds[:, :-2] * (1.0 - weight) + seconds[:, 2:] * weight
+    return np.asarray(np.log(seconds[:, 1:-1] / between))

@@ -1,0 +1,80 @@
+"""Matrix products: measured curves over rows, borrowed between shapes by kriging the law's residual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specsim.cost.law import Law, gemm_work
+from specsim.cost.shapes import Floats, Trust
+
+NEIGHBOURS = 24
+"""Shapes that an unmeasured one borrows from; more change nothing within the covariance's reach."""
+
+
+@dataclass(frozen=True)
+class GemmTable:
+    """Times of ``[m, k] x [k, n]`` on a grid of m for the measured (n, k).
+
+    rows: [M] grid of m. shapes: [S, 2] of (n, k). seconds: [S, M], NaN where filtered. ``length`` (in e-folds of n
+    and k) and ``nugget`` (share of the residual's variance that is noise) are the covariance's, from cross-validation.
+    """
+
+    dtype: str
+    law: Law
+    rows: Floats
+    shapes: NDArray[np.float64]
+    seconds: Floats
+    length: float
+    nugget: float
+
+    def curve(self, n: int, k: int) -> tuple[Floats, Trust]:
+        """Seconds at every m of ``rows`` for the shape (n, k), and whether it was measured or borrowed."""
+        law = self.law.seconds(*gemm_work(self.rows, n, k, self.dtype))
+        found = np.flatnonzero((self.shapes[:, 0] == n) & (self.shapes[:, 1] == k))
+        if found.size:
+            return law * np.exp(self._residuals[found[0]]), Trust.MEASURED
+        residual = krige(np.log([n, k]), self._places, self._residuals, length=self.length, nugget=self.nugget)
+        near = np.min(np.hypot(*(self._places - np.log([n, k])).T)) < 2.0 * self.length
+        return law * np.exp(residual), Trust.BORROWED if near else Trust.PARAMETRIC
+
+    def beyond(self, n: int, k: int, rows: float) -> float:
+        """The law's time at ``rows`` over its time at the grid's end: how curves go on past what was measured."""
+        end = self.law.seconds(*gemm_work(self.rows[-1], n, k, self.dtype))
+        return float(self.law.seconds(*gemm_work(rows, n, k, self.dtype)) / end)
+
+    @cached_property
+    def _places(self) -> Floats:
+        return np.log(self.shapes)
+
+    @cached_property
+    def _residuals(self) -> Floats:
+        law = self.law.seconds(*gemm_work(self.rows[None, :], self.shapes[:, :1], self.shapes[:, 1:], self.dtype))
+        return fill(np.log(self.seconds / law), np.log(self.rows))
+
+
+def krige(place: Floats, places: Floats, residuals: Floats, *, length: float, nugget: float) -> Floats:
+    """Simple kriging of residuals [S, ...] at ``places`` [S, D] to ``place`` [D], shrinking to zero far away.
+
+    Covariance ``exp(-distance / length)``; a ``nugget`` share of the variance is noise of the single shape.
+    """
+    distance = np.sqrt(((places - place) ** 2).sum(axis=1))
+    near = np.argsort(distance, kind="stable")[:NEIGHBOURS]
+    between = np.sqrt(((places[near, None, :] - places[None, near, :]) ** 2).sum(axis=2))
+    covariance = (1.0 - nugget) * np.exp(-between / length)
+    covariance[np.diag_indices_from(covariance)] = 1.0
+    weights = np.linalg.solve(covariance, (1.0 - nugget) * np.exp(-distance[near] / length))
+    return np.asarray(np.tensordot(weights, residuals[near], axes=1), dtype=np.float64)
+
+
+def fill(values: Floats, along: Floats) -> Floats:
+    """Rows of ``values`` [S, M] with NaN replaced by interpolation over ``along`` [M] (held constant at the ends)."""
+    filled = values.copy()
+    for row in filled:
+        known = np.isfinite(row)
+        if known.any() and not known.all():
+            row[~known] = np.interp(along[~known], along[known], row[known])
+    return filled

@@ -1,0 +1,45 @@
+"""The law of a kernel's time: a constant, then memory and arithmetic joined by a smooth knee."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from specsim.cost.shapes import Floats
+
+BYTES = {"bf16": 2.0, "fp8": 1.0}
+"""Bytes of one stored element."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """``t = constant + ((bytes / bandwidth)^p + (flops / arithmetic)^p + (blocks * block)^p)^(1/p)``.
+
+    constant_s and block_s in seconds; bandwidth and arithmetic are the *achieved* rates (bytes/s, operations/s).
+    ``blocks`` counts pieces of work whose launch costs something however small they are (attention: sequence by
+    cache head); kernels without them leave ``block_s`` at 0. Increasing in every argument.
+    """
+
+    constant_s: float
+    bandwidth_bytes_per_s: float
+    flops_per_s: float
+    exponent: float
+    block_s: float = 0.0
+
+    def seconds(self, moved_bytes: ArrayLike, flops: ArrayLike, blocks: ArrayLike = 0.0) -> Floats:
+        """Time of a kernel in seconds, elementwise."""
+        memory = np.asarray(moved_bytes, dtype=np.float64) / self.bandwidth_bytes_per_s
+        compute = np.asarray(flops, dtype=np.float64) / self.flops_per_s
+        launch = np.asarray(blocks, dtype=np.float64) * self.block_s
+        largest = np.maximum(np.maximum(memory, compute), np.maximum(launch, 1e-15))
+        p = self.exponent  # scaled by the largest term, so that small numbers to a power don't underflow
+        knee = (memory / largest) ** p + (compute / largest) ** p + (launch / largest) ** p
+        return np.asarray(self.constant_s + largest * knee ** (1.0 / p), dtype=np.float64)
+
+
+def gemm_work(m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str) -> tuple[Floats, Floats]:
+    """Bytes moved and operations of ``[m, k] x [k, n]`` (inputs in ``dtype``, output in 16 bits)."""
+    m_, n_, k_ = (np.asarray(x, dtype=np.float64) for x in (m, n, k))
+    return BYTES[dtype] * (m_ * k_ + n_ * k_) + 2.0 * m_ * n_, 2.0 * m_ * n_ * k_

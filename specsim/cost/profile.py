@@ -1,0 +1,216 @@
+"""Profiles: what one GPU's kernels cost under one engine at one precision, with where the numbers come from."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from specsim.cost.attention import AttentionTable, HeadGroup
+from specsim.cost.collectives import AllReduce, CollectiveTable
+from specsim.cost.gemm import GemmTable
+from specsim.cost.hardware import Hardware, load_hardware
+from specsim.cost.law import Law, gemm_work
+from specsim.cost.moe import ExpertTable
+from specsim.cost.shapes import Floats
+from specsim.errors import InputError
+
+SCHEMA = 1
+"""Version of the files that this code reads and writes."""
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """Norms, rotary, activation: bytes at the achieved bandwidth plus a constant a kernel (inside a graph)."""
+
+    bandwidth_bytes_per_s: float
+    kernel_s: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """GPU x engine x precision: tables by part of a step, residuals by family and layer of trust, provenance.
+
+    ``gemm`` by dtype (a profile at fp8 carries bf16 too, for the LM head); attention by cache precision.
+    ``residuals[family][layer]`` are cross-validated quantiles of ln(measured / predicted) at ``probabilities``.
+    ``sha256`` is the hash of the file's content.
+    """
+
+    hardware: Hardware
+    engine: str
+    dtype: str
+    gemm: Mapping[str, GemmTable]
+    decode: Mapping[str, AttentionTable]
+    prefill: Mapping[str, AttentionTable]
+    collectives: CollectiveTable
+    experts: Mapping[str, ExpertTable]
+    elementwise: Elementwise
+    probabilities: Floats
+    residuals: Mapping[str, Mapping[str, Floats]]
+    provenance: Mapping[str, Any]
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """``<gpu>-<engine>-<dtype>``, as the shipped files are called."""
+        return f"{self.hardware.name}-{self.engine}-{self.dtype}"
+
+    @property
+    def low_trust(self) -> bool:
+        """Whether the measurements themselves are suspect (too many rows faster than physics allows)."""
+        return self.provenance.get("trust") == "low"
+
+
+def profile_names() -> tuple[str, ...]:
+    """Names ``<gpu>-<engine>-<dtype>`` of the profiles that ship."""
+    files = resources.files("specsim.cost").joinpath("profiles").iterdir()
+    return tuple(sorted(file.name.removesuffix(".json") for file in files if file.name.endswith(".json")))
+
+
+def load_profile(hardware: str | Path, *, engine: str, dtype: str) -> Profile:
+    """The shipped profile of a GPU, or the one in a JSON file (a path ending in .json).
+
+    InputError when nothing such ships, when the file is unreadable or of a newer schema, when it is for another
+    engine or dtype, and when its numbers beat the GPU's physics.
+    """
+    if isinstance(hardware, Path) or hardware.endswith(".json"):
+        path = Path(hardware)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read a profile: {error.strerror or error}", file=str(path)) from error
+        profile = read_profile(content, file=str(path))
+        for field, wanted, found in (("engine", engine, profile.engine), ("dtype", dtype, profile.dtype)):
+            if wanted != found:
+                raise InputError(f"the profile is for {field} {found!r}, asked for {wanted!r}", file=path.name)
+        return profile
+    name = f"{hardware}-{engine}-{dtype}"
+    if name not in profile_names():
+        near = difflib.get_close_matches(name, profile_names(), n=1, cutoff=0.0)
+        hint = f"; nearest: {near[0]}" if near else ""
+        raise InputError(f"no profile {name!r} ships{hint}; all: {', '.join(profile_names())}", field="hardware")
+    return _shipped(name)
+
+
+@lru_cache(maxsize=4)
+def _shipped(name: str) -> Profile:
+    content = resources.files("specsim.cost").joinpath("profiles", f"{name}.json").read_bytes()
+    return read_profile(content, file=f"{name}.json")
+
+
+def read_profile(content: bytes, *, file: str) -> Profile:
+    """A profile from the bytes of its JSON; ``file`` is what errors call it."""
+    try:
+        data = json.loads(content)
+    except ValueError as error:
+        raise InputError(f"not a profile: {error}", file=file) from error
+    if not isinstance(data, dict) or "schema" not in data:
+        raise InputError("not a profile: no field 'schema'; write one with python -m calibration.build", file=file)
+    if data["schema"] != SCHEMA:
+        remedy = "upgrade llm-specsim" if data["schema"] > SCHEMA else "rebuild it with python -m calibration.build"
+        raise InputError(f"profile schema {data['schema']}, this version reads {SCHEMA}; {remedy}", file=file)
+    try:
+        profile = _from_json(data, hashlib.sha256(content).hexdigest())
+    except InputError as error:
+        raise InputError(error.lines[0], file=file) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"missing field {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"not a complete profile: {problem}", file=file) from error
+    _check_physics(profile, file)
+    return profile
+
+
+def _from_json(data: Mapping[str, Any], sha256: str) -> Profile:
+    attention = data["attention"]
+    return Profile(
+        hardware=load_hardware(data["hardware"]),
+        engine=data["engine"],
+        dtype=data["dtype"],
+        gemm={dtype: _gemm(dtype, table) for dtype, table in data["gemm"].items()},
+        decode={kv: _attention("decode", kv, table) for kv, table in attention["decode"].items()},
+        prefill={kv: _attention("prefill", kv, table) for kv, table in attention["prefill"].items()},
+        collectives=CollectiveTable(
+            {
+                (mode, int(gpus)): AllReduce(_floats(curve["message_bytes"]), _floats(curve["latency_us"]) * 1e-6)
+                for mode, curves in data["collectives"].items()
+                for gpus, curve in curves.items()
+            }
+        ),
+        experts={dtype: ExpertTable.from_json(dtype, table) for dtype, table in data["experts"].items()},
+        elementwise=Elementwise(data["elementwise"]["bandwidth_bytes_per_s"], data["elementwise"]["kernel_us"] * 1e-6),
+        probabilities=_floats(data["residuals"]["probabilities"]),
+        residuals={
+            family: {layer: _floats(values) for layer, values in layers.items()}
+            for family, layers in data["residuals"].items()
+            if family != "probabilities"
+        },
+        provenance=data["provenance"],
+        sha256=sha256,
+    )
+
+
+def _gemm(dtype: str, table: Mapping[str, Any]) -> GemmTable:
+    return GemmTable(
+        dtype=dtype,
+        law=Law(**table["law"]),
+        rows=_floats(table["rows"]),
+        shapes=_floats(table["shapes"]),
+        seconds=_floats(table["latency_us"]) * 1e-6,
+        length=table["length"],
+        nugget=table["nugget"],
+    )
+
+
+def _attention(phase: Literal["decode", "prefill"], kv_dtype: str, table: Mapping[str, Any]) -> AttentionTable:
+    groups = tuple(
+        HeadGroup(
+            head_dim=group["head_dim"],
+            window=group["window"],
+            law=Law(**group["law"]),
+            layouts=_floats(group["layouts"]),
+            seconds=_floats(group["latency_us"]) * 1e-6,
+        )
+        for group in table["groups"]
+    )
+    return AttentionTable(
+        phase=phase,
+        kv_dtype=kv_dtype,
+        batches=_floats(table["batches"]),
+        lengths=_floats(table["lengths"]),
+        groups=groups,
+        length=table["length"],
+        nugget=table["nugget"],
+    )
+
+
+def _floats(values: Any) -> Floats:
+    """An array from nested lists; null is NaN."""
+    return np.array(values, dtype=np.float64)
+
+
+def _check_physics(profile: Profile, file: str) -> None:
+    gpu = profile.hardware
+    for dtype, table in profile.gemm.items():
+        moved, flops = gemm_work(table.rows[None, :], table.shapes[:, :1], table.shapes[:, 1:], dtype)
+        floor = np.maximum(moved / gpu.memory_bandwidth_bytes_per_s, flops / gpu.peak(dtype))
+        with np.errstate(invalid="ignore"):
+            wrong = (table.seconds <= 0.0) | (table.seconds < floor * 0.99)
+        if wrong.any():
+            i, j = np.argwhere(wrong)[0]
+            n, k = table.shapes[i].astype(int)
+            raise InputError(
+                f"[{int(table.rows[j])}, {k}] x [{k}, {n}] in {table.seconds[i, j] * 1e6:.4g} us is faster than "
+                f"{gpu.name} allows ({floor[i, j] * 1e6:.4g} us); latencies are in microseconds",
+                file=file,
+                field=f"gemm.{dtype}.latency_us",
+            )
+    if not (np.diff(profile.probabilities) > 0).all():
+        raise InputError("probabilities must increase", file=file, field="residuals.probabilities")

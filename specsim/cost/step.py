@@ -1,0 +1,347 @@
+"""StepCost: the time of a forward pass, as terms, for one pass or an array of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specsim.cost.attention import AttentionTable, Surface, visible_pairs
+from specsim.cost.collectives import AllReduce, collective_trust
+from specsim.cost.engine import Engine
+from specsim.cost.gemm import GemmTable
+from specsim.cost.law import BYTES, Law
+from specsim.cost.profile import Profile
+from specsim.cost.shapes import Attention, Floats, ForwardShape, Linear, Segment, StepShape, StepTime, Term, Trust
+from specsim.errors import InputError
+
+FAR_ROWS = 4.0e6
+"""Rows up to which a curve is drawn: past the measured grid along the law."""
+
+
+@dataclass(frozen=True)
+class RowCurve:
+    """Seconds against rows of a whole pass, non-decreasing; ``trust`` at a measured row count of measured shapes."""
+
+    rows: Floats
+    seconds: Floats
+    last_measured: float
+    trust: Trust
+
+    def at(self, rows: Floats) -> Floats:
+        """Seconds at ``rows``, linear between grid points (a product is affine in rows past its knee); 0 at 0."""
+        return np.where(rows > 0.0, np.interp(rows, self.rows, self.seconds), 0.0)
+
+    def trust_at(self, rows: Floats) -> NDArray[np.int8]:
+        """Which layer answers at ``rows``."""
+        if self.trust > Trust.INTERPOLATED:
+            near: NDArray[np.int8] = np.full(rows.shape, self.trust, dtype=np.int8)
+        else:
+            index = np.minimum(np.searchsorted(self.rows, rows), self.rows.size - 1)
+            near = np.where(self.rows[index] == rows, np.int8(self.trust), np.int8(Trust.INTERPOLATED))
+        return np.where(rows > self.last_measured, np.int8(max(Trust.PARAMETRIC, self.trust)), near)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """All attention layers of a pass that see one window: their decode and prefill surfaces, summed."""
+
+    window: int | None
+    window_measured: bool
+    decode: Surface
+    prefill: Surface
+    flops_per_pair: float
+    cache_bytes_per_token: float
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Prices the passes of one model on one GPU under one engine.
+
+    Raises InputError at construction when the profile cannot price the model (its precision, a mixture of experts
+    far from any measured, a number of GPUs without a measured all-reduce).
+    """
+
+    forward: ForwardShape
+    profile: Profile
+    engine: Engine
+    verify_factor: float = 1.0
+    """Time of a verification's attention over the model's (an engine's kernel may split the cache worse)."""
+
+    def __post_init__(self) -> None:
+        for dtype in dict.fromkeys(self._dtype(linear) for linear in self.forward.linears):
+            if dtype not in self.profile.gemm:
+                known = ", ".join(self.profile.gemm)
+                raise InputError(f"{self.profile.name} has no {dtype} products; it has {known}", field="target.dtype")
+        if self.forward.kv_dtype not in self.profile.decode:
+            known = ", ".join(self.profile.decode)
+            raise InputError(
+                f"{self.profile.name} has no attention over a {self.forward.kv_dtype} cache; it has {known}",
+                field="target.kv_dtype",
+            )
+        _ = self._tokens, self._logits, self._layers, self._reduce, self._experts  # errors now, not at the first step
+
+    def cost(self, shape: StepShape) -> StepTime:
+        """Terms of the pass: gemm, attention, verify_attention, collectives, head, experts, elementwise, launch.
+
+        Arrays in the segments broadcast; only the terms that apply appear. Non-decreasing in query tokens, cached
+        tokens and logit rows at fixed sequences.
+        """
+        parts = [_Part.of(segment) for segment in shape.segments]
+        tokens = _total([part.tokens for part in parts])
+        logit_rows = _total([part.logit_rows for part in parts])
+        sequences = _total([part.sequences for part in parts])
+        prefills = any(part.kind == "prefill" for part in parts)
+        rows, graph = self._executed(tokens, sequences, shape.mode, prefills=prefills)
+
+        terms: dict[str, Term] = {}
+        if self._tokens is not None:
+            terms["gemm"] = Term(self._tokens.at(rows), "gemm", self._tokens.trust_at(rows))
+        if self._experts is not None:
+            terms["experts"] = Term(self._experts.at(rows), "experts", self._experts.trust_at(rows))
+        terms |= self._attention(parts)
+        if self._reduce is not None:
+            size = 2.0 * self.forward.hidden * rows
+            seconds = self.forward.all_reduces * self._reduce.at(size) * (rows > 0)
+            terms["collectives"] = Term(seconds, "collectives", collective_trust(self._reduce, size))
+        if self._logits is not None:
+            terms["head"] = Term(self._logits.at(logit_rows), "gemm", self._logits.trust_at(logit_rows))
+        if self.forward.elementwise_kernels or self.forward.elementwise_bytes_per_token:
+            small = self.profile.elementwise
+            moved = self.forward.elementwise_bytes_per_token * rows / small.bandwidth_bytes_per_s
+            seconds = (moved + self.forward.elementwise_kernels * small.kernel_s) * (rows > 0)
+            terms["elementwise"] = Term(seconds, "elementwise", np.full(np.shape(rows), Trust.PARAMETRIC, np.int8))
+        launches = self._launches(graph, prefills=prefills)
+        if launches is not None:
+            busy = StepTime(terms).total_s
+            wait = np.maximum(launches * self.engine.launch_s - busy, 0.0) * (rows > 0)
+            terms["launch"] = Term(wait, "host", np.full(np.shape(wait), Trust.TRANSFERRED, np.int8))
+        return StepTime(terms)
+
+    def _executed(
+        self, tokens: Floats, sequences: Floats, mode: Literal["auto", "graph", "eager"], *, prefills: bool
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        if mode == "eager" or (mode == "auto" and prefills and self.engine.mixed == "eager"):
+            return tokens, np.zeros(np.shape(tokens), dtype=np.bool_)
+        return self.engine.padded(tokens, sequences)
+
+    def _launches(self, graph: NDArray[np.bool_], *, prefills: bool) -> Floats | None:
+        """Kernels that the host launches one by one; None where everything is in a captured graph."""
+        piecewise = prefills and self.engine.mixed == "piecewise"
+        if graph.all() and not piecewise:
+            return None
+        forward = self.forward
+        layers = sum(attention.count for attention in forward.attention)
+        kernels = layers + forward.elementwise_kernels + forward.all_reduces
+        kernels += sum(linear.count for linear in forward.linears) + sum(e.count for e in forward.experts)
+        return np.where(graph, 2.0 * layers if piecewise else 0.0, float(kernels))
+
+    def _attention(self, parts: Sequence[_Part]) -> dict[str, Term]:
+        terms: dict[str, Term] = {}
+        for part in parts:
+            for layers in self._layers:
+                name = "verify_attention" if part.kind in ("verify", "tree") else "attention"
+                family = "verify" if name == "verify_attention" else "attention"
+                seconds, trust = self._prefill(part, layers) if part.kind == "prefill" else self._decode(part, layers)
+                if name in terms:
+                    before = terms[name]
+                    seconds, trust = before.seconds + seconds, np.maximum(before.trust, trust)
+                terms[name] = Term(seconds, family, trust)
+        return terms
+
+    def _decode(self, part: _Part, layers: Layers) -> tuple[Floats, NDArray[np.int8]]:
+        sequences, each = part.sequences, part.tokens / part.at_least_one
+        cached, longest = part.cache(layers)
+        length, last = cached / part.at_least_one + each, longest + each
+        seconds = np.maximum(layers.decode.at(sequences, length), layers.decode.single(last))
+        if part.kind == "decode":
+            return np.where(sequences > 0.0, seconds, 0.0), layers.decode.trust_at(sequences, length)
+        # Drafted positions add arithmetic, not reads: each sees the whole cache, at the rate that prefill reaches.
+        seen = length if layers.window is None else np.minimum(length, layers.window + each)
+        extra = np.maximum(part.tokens - sequences, 0.0) * seen * layers.flops_per_pair / layers.prefill.law.flops_per_s
+        seconds = self.verify_factor * np.hypot(seconds, extra)
+        trust = np.full(np.shape(seconds), Trust.TRANSFERRED, dtype=np.int8)
+        return np.where(sequences > 0.0, seconds, 0.0), trust
+
+    def _prefill(self, part: _Part, layers: Layers) -> tuple[Floats, NDArray[np.int8]]:
+        sequences, each = part.at_least_one, part.tokens / part.at_least_one
+        past = part.kv_tokens / part.at_least_one
+        seconds = layers.prefill.at(sequences, each)
+        trust = layers.prefill.trust_at(sequences, each)
+        if np.any(past > 0.0):
+            # No table has a chunk over a cached prefix: its extra reads and arithmetic at the prefill law's rates.
+            both, window = past + each, layers.window
+            pairs = visible_pairs(both, window) - visible_pairs(past, window) - visible_pairs(each, window)
+            pairs = np.maximum(pairs if window is not None else past * each, 0.0)
+            seen = past if window is None else np.minimum(past, float(window))
+            law = layers.prefill.law
+            memory = sequences * seen * layers.cache_bytes_per_token / law.bandwidth_bytes_per_s
+            arithmetic = sequences * pairs * layers.flops_per_pair / law.flops_per_s
+            seconds = seconds + np.hypot(memory, arithmetic)
+            trust = np.where(past > 0.0, np.int8(Trust.TRANSFERRED), trust)
+        return np.where(part.tokens > 0.0, seconds, 0.0), trust
+
+    @cached_property
+    def _tokens(self) -> RowCurve | None:
+        return self._products("tokens")
+
+    @cached_property
+    def _logits(self) -> RowCurve | None:
+        return self._products("logits")
+
+    def _products(self, rows: Literal["tokens", "logits"]) -> RowCurve | None:
+        curves = []
+        for dtype, table in self.profile.gemm.items():
+            linears = [x for x in self.forward.linears if x.rows == rows and self._dtype(x) == dtype]
+            if linears:
+                curves.append(_sum_products(table, linears))
+        return _sum_curves(curves) if curves else None
+
+    def _dtype(self, linear: Linear) -> str:
+        return linear.dtype or self.forward.weight_dtype
+
+    @cached_property
+    def _experts(self) -> RowCurve | None:
+        if not self.forward.experts:
+            return None
+        dtype = self.forward.weight_dtype
+        if dtype not in self.profile.experts:
+            known = ", ".join(self.profile.experts) or "none"
+            raise InputError(
+                f"{self.profile.name} has no measured {dtype} mixture of experts (it has {known})", field="target.model"
+            )
+        table = self.profile.experts[dtype]
+        seconds, trust = np.zeros(table.tokens.size + 1), Trust.MEASURED
+        for experts in self.forward.experts:
+            curve, who = table.curve(experts)
+            far = curve[-1] * table.beyond(experts, FAR_ROWS)
+            seconds += experts.count * np.append(curve, far)
+            trust = max(trust, who)
+        rows = np.append(table.tokens, FAR_ROWS)
+        return RowCurve(rows, non_decreasing(seconds), float(table.tokens[-1]), trust)
+
+    @cached_property
+    def _reduce(self) -> AllReduce | None:
+        if self.forward.tensor_parallel == 1 or self.forward.all_reduces == 0:
+            return None
+        return self.profile.collectives.all_reduce(self.forward.tensor_parallel, "graph")
+
+    @cached_property
+    def _layers(self) -> tuple[Layers, ...]:
+        windows = dict.fromkeys(attention.window for attention in self.forward.attention)
+        return tuple(
+            _sum_layers(self.profile, [a for a in self.forward.attention if a.window == window], self.forward.kv_dtype)
+            for window in windows
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A segment with its fields as arrays."""
+
+    kind: str
+    sequences: Floats
+    tokens: Floats
+    kv_tokens: Floats
+    logit_rows: Floats
+    kv_max: Floats | None
+    kv_tokens_windowed: Floats | None
+    at_least_one: Floats
+
+    @classmethod
+    def of(cls, segment: Segment) -> _Part:
+        sequences = np.asarray(segment.sequences, dtype=np.float64)
+        return cls(
+            kind=segment.kind,
+            sequences=sequences,
+            tokens=np.asarray(segment.query_tokens, dtype=np.float64),
+            kv_tokens=np.asarray(segment.kv_tokens, dtype=np.float64),
+            logit_rows=np.asarray(segment.logit_rows, dtype=np.float64),
+            kv_max=None if segment.kv_max is None else np.asarray(segment.kv_max, dtype=np.float64),
+            kv_tokens_windowed=(
+                None if segment.kv_tokens_windowed is None else np.asarray(segment.kv_tokens_windowed, dtype=np.float64)
+            ),
+            at_least_one=np.maximum(sequences, 1.0),
+        )
+
+    def cache(self, layers: Layers) -> tuple[Floats, Floats]:
+        """Cached tokens that the layers see, summed, and of the longest sequence."""
+        mean = self.kv_tokens / self.at_least_one
+        longest = mean if self.kv_max is None else self.kv_max
+        window = layers.window
+        if window is None:
+            return self.kv_tokens, longest
+        if layers.window_measured:  # the surface itself is flat past its window: give it the whole cache there
+            if self.kv_tokens_windowed is None:
+                return self.kv_tokens, longest
+            cut = self.kv_tokens_windowed >= window * self.at_least_one
+            return np.where(cut, self.kv_tokens, self.kv_tokens_windowed), longest
+        if self.kv_tokens_windowed is not None:
+            return self.kv_tokens_windowed, np.minimum(longest, float(window))
+        return np.minimum(mean, float(window)) * self.at_least_one, np.minimum(longest, float(window))
+
+
+def non_decreasing(values: Floats) -> Floats:
+    """The nearest non-decreasing sequence in least squares (pool adjacent violators): keeps steps, averages noise."""
+    means: list[float] = []
+    sizes: list[int] = []
+    for value in values.tolist():
+        mean, size = value, 1
+        while means and means[-1] > mean:
+            before = sizes.pop()
+            mean = (means.pop() * before + mean * size) / (before + size)
+            size += before
+        means.append(mean)
+        sizes.append(size)
+    return np.repeat(means, sizes)
+
+
+def _total(values: Sequence[Floats]) -> Floats:
+    return np.asarray(sum(values[1:], start=values[0]) if values else 0.0, dtype=np.float64)
+
+
+def _sum_products(table: GemmTable, linears: Sequence[Linear]) -> RowCurve:
+    seconds, trust = np.zeros(table.rows.size + 1), Trust.MEASURED
+    for linear in linears:
+        curve, who = table.curve(linear.n, linear.k)
+        far = curve[-1] * table.beyond(linear.n, linear.k, FAR_ROWS)
+        seconds += linear.count * np.append(curve, far)
+        trust = max(trust, who)
+    return RowCurve(np.append(table.rows, FAR_ROWS), non_decreasing(seconds), float(table.rows[-1]), trust)
+
+
+def _sum_curves(curves: Sequence[RowCurve]) -> RowCurve:
+    if len(curves) == 1:
+        return curves[0]
+    rows = np.unique(np.concatenate([curve.rows for curve in curves]))
+    seconds = sum(np.interp(rows, curve.rows, curve.seconds) for curve in curves)
+    last = min(curve.last_measured for curve in curves)
+    return RowCurve(rows, np.asarray(seconds), last, max(curve.trust for curve in curves))
+
+
+def _sum_layers(profile: Profile, attentions: Sequence[Attention], kv_dtype: str) -> Layers:
+    surfaces = [_sum_surfaces(table, attentions) for table in (profile.decode[kv_dtype], profile.prefill[kv_dtype])]
+    window = attentions[0].window
+    measured = any(g.window == window for g in profile.decode[kv_dtype].groups)
+    return Layers(
+        window=window,
+        window_measured=measured,
+        decode=surfaces[0],
+        prefill=surfaces[1],
+        flops_per_pair=sum(4.0 * a.count * a.heads * a.head_dim for a in attentions),
+        cache_bytes_per_token=sum(2.0 * a.count * a.kv_heads * a.head_dim for a in attentions) * BYTES[kv_dtype],
+    )
+
+
+def _sum_surfaces(table: AttentionTable, attentions: Sequence[Attention]) -> Surface:
+    seconds, trust, law = np.zeros(()), Trust.MEASURED, None
+    for a in attentions:
+        surface = table.surface(a.heads, a.kv_heads, a.head_dim, a.window)
+        seconds = seconds + a.count * surface.seconds
+        trust, law = max(trust, surface.trust), law or surface.law
+    assert isinstance(law, Law)
+    return Surface(table, np.asarray(seconds), trust, law)
