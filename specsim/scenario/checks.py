@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from specsim.scenario.catalogue import drafter_problems, target_problems, workload_problems
 from specsim.scenario.scenario import Scenario
 from specsim.scenario.sections import Drafter, Price, Serving, Shown, Simulation, Slo, Target
 from specsim.scenario.traffic import Workload
@@ -67,4 +68,15 @@ def drafters_have_names_of_their_own(given: Sections) -> Iterator[tuple[Path, st
         seen.add(drafter.label)
 
 
-CHECKS: tuple[Check, ...] = (drafted_tokens_fit_the_budget, drafters_have_names_of_their_own)
+def what_is_named_exists(given: Sections) -> Iterator[tuple[Path, str]]:
+    """Models, GPUs, profiles, acceptance files and traces."""
+    if given.target is not None:
+        yield from target_problems(given.target)
+    for index, drafter in enumerate(given.drafters):
+        if drafter is not None:
+            yield from drafter_problems(drafter, ("drafter", index))
+    if given.workload is not None:
+        yield from workload_problems(given.workload)
+
+
+CHECKS: tuple[Check, ...] = (drafted_tokens_fit_the_budget, drafters_have_names_of_their_own, what_is_named_exists)

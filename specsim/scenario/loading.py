@@ -85,7 +85,7 @@ def scenario_of(
     sections.drafters = tuple(_drafters(document, report))
     for check in CHECKS:
         for path, problem in check(sections):
-            report.add(path, problem)
+            report.add(_as_written(path, document), problem)
     report.finish()
     return sections.scenario()
 
@@ -107,6 +107,16 @@ class _Report:
         lines = dict.fromkeys(line for error in self.errors for line in error.lines)
         if lines:
             raise InputError.several(InputError(line) for line in lines)
+
+
+def _as_written(path: Path, document: Mapping[str, Any]) -> Path:
+    """Where a drafter's field stands in the file: a single [drafter], or [acceptance] at the top."""
+    if path[:1] != ("drafter",):
+        return path
+    if "acceptance" in document and path[2:3] == ("acceptance",):
+        return path[2:]
+    drafters = document.get("drafter")
+    return path if isinstance(drafters, list) and len(drafters) > 1 else ("drafter", *path[2:])
 
 
 def _where(path: Path) -> str:

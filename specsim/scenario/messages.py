@@ -16,16 +16,42 @@ UNITS = ("_s", "_ms", "_us", "_seconds", "_milliseconds")
 
 def mistakes(error: ValidationError, model: type[BaseModel], document: Any) -> Iterator[tuple[Path, str]]:
     """Each mistake of a section as its path within the section and what to say about it."""
-    found = [(_path(e["loc"], document), e) for e in error.errors(include_url=False)]
-    replaced = {
-        (*path[:-1], near)
-        for path, e in found
-        if e["type"] == "extra_forbidden" and (near := nearest(str(path[-1]), _fields(model, path[:-1], document)))
-    }
+    found = [(_path(e["loc"], document), dict(e)) for e in error.errors(include_url=False)]
+    meant = _meant(found, model, document)
     for path, e in found:
-        if e["type"] == "missing" and path in replaced:
+        if e["type"] == "missing" and path in meant.values():
+            continue  # said where the key that was meant stands
+        if e["type"] == "too_short" and any(other[: len(path)] == path for other, o in found if o is not e):
+            continue  # the list is short because its values are wrong
+        if e["type"] == "extra_forbidden":
+            yield path, _unknown(path, e["input"], meant.get(path), _fields(model, path[:-1], document))
+        else:
+            yield path, _sentence(path, e, model, document)
+
+
+def _meant(found: list[tuple[Path, dict[str, Any]]], model: type[BaseModel], document: Any) -> dict[Path, Path]:
+    """For each unknown key the key that was probably meant: the nearest, or the only one that its table lacks."""
+    meant: dict[Path, Path] = {}
+    for path, e in found:
+        if e["type"] != "extra_forbidden":
             continue
-        yield path, _sentence(path, dict(e), model, document)
+        near = nearest(str(path[-1]), _fields(model, path[:-1], document))
+        siblings = [p for p, o in found if p[:-1] == path[:-1] and o["type"] in ("missing", "extra_forbidden")]
+        lacking = [p for p, o in found if p in siblings and o["type"] == "missing"]
+        if near is not None:
+            meant[path] = (*path[:-1], near)
+        elif len(siblings) == 2 and len(lacking) == 1:
+            meant[path] = lacking[0]
+    return meant
+
+
+def _unknown(path: Path, value: Any, meant: Path | None, known: Sequence[str]) -> str:
+    if meant is None:
+        return f"{shown(value)}: unknown key; known keys: {', '.join(known)}"
+    word, near = str(path[-1]), str(meant[-1])
+    unit = near.rsplit("_", 1)[-1]
+    hint = f" Its unit is {unit}" if word != near and _without_unit(word) == _without_unit(near) != near else ""
+    return f"{shown(value)}: unknown key; did you mean {near}?{hint}"
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
@@ -39,6 +65,8 @@ def shown(value: Any) -> str:
     """A value as it would stand in the file, cut where long."""
     text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
     text = text or (f'"{value}"' if isinstance(value, str) else "a table" if isinstance(value, Mapping) else str(value))
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        text = "a list of tables"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -57,6 +85,8 @@ def _path(loc: Sequence[str | int], document: Any) -> Path:
     for part in loc:
         if isinstance(here, Mapping) and here.get("kind") == part and part not in here:
             continue
+        if isinstance(part, int) and not isinstance(here, list):
+            break  # a single value where a list may stand
         path.append(part)
         if isinstance(here, Mapping):
             here = here.get(part) if isinstance(part, str) else None
@@ -69,18 +99,11 @@ def _path(loc: Sequence[str | int], document: Any) -> Path:
 
 def _sentence(path: Path, e: dict[str, Any], model: type[BaseModel], document: Any) -> str:
     kind, value, limits = e["type"], e["input"], e.get("ctx", {})
-    if kind == "extra_forbidden":
-        known = _fields(model, path[:-1], document)
-        near = nearest(str(path[-1]), known)
-        hint = f"did you mean {near}?" if near else f"known keys: {', '.join(known)}"
-        if near and _without_unit(near) == _without_unit(str(path[-1])) and near != path[-1]:
-            hint += f" Its unit is {near.rsplit('_', 1)[-1]}"
-        return f"{shown(value)}: unknown key; {hint}"
     about = _about(model, path, document)
     if kind == "missing":
         return f"is missing{about}"
     if kind == "union_tag_not_found":
-        return f"{shown(value)}: kind is missing; give kind = one of {limits_tags(model, path)}"
+        return f"kind is missing; give kind = one of {_tags(model, path)}"
     if kind == "union_tag_invalid":
         tags = [tag.strip().strip("'") for tag in str(limits["expected_tags"]).split(",")]
         near = nearest(str(limits["tag"]), tags)
@@ -91,14 +114,14 @@ def _sentence(path: Path, e: dict[str, Any], model: type[BaseModel], document: A
         near = nearest(str(value), allowed)
         hint = f'; did you mean "{near}"?' if near else ""
         return f"{shown(value)} must be one of {', '.join(allowed)}{hint}"
-    return f"{shown(value)} {_rule(kind, e['msg'], value, limits)}{about}" if kind in RULES else str(e["msg"])
+    return f"{shown(value)} {_rule(kind, str(path[-1]), value, limits)}{about}" if kind in RULES else str(e["msg"])
 
 
 RULES = {
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "greater_than": "must be above {gt}",
-    "less_than": "must be below {lt}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "greater_than": "must be above {gt:g}",
+    "less_than": "must be below {lt:g}",
     "finite_number": "must be a finite number",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -113,10 +136,12 @@ RULES = {
 }
 
 
-def _rule(kind: str, message: str, value: Any, limits: Mapping[str, Any]) -> str:
-    rule = RULES[kind].format(**limits) if kind in RULES else message
+def _rule(kind: str, field: str, value: Any, limits: Mapping[str, Any]) -> str:
+    rule = RULES[kind].format(**limits)
     if kind in ("less_than_equal",) and limits.get("le") == 1 and isinstance(value, int | float) and 1 < value <= 100:
         rule = f"must be a share between 0 and 1; did you mean {value / 100:g}?"
+    if kind == "greater_than_equal" and field.endswith("_ms") and isinstance(value, float) and value > 0:
+        rule += f", in milliseconds; did you mean {value * 1000:g}?"
     if kind in ("int_type", "int_from_float") and isinstance(value, float) and value.is_integer():
         rule += f"; did you mean {int(value)}?"
     if kind in ("int_type", "float_type") and isinstance(value, str):
@@ -129,7 +154,7 @@ def _about(model: type[BaseModel], path: Path, document: Any) -> str:
     return f" ({info.description})" if info is not None and info.description else ""
 
 
-def limits_tags(model: type[BaseModel], path: Path) -> str:
+def _tags(model: type[BaseModel], path: Path) -> str:
     """The kinds that a tagged table may have."""
     return ", ".join(kind for option in _options(model.model_fields[str(path[-1])]) for kind in _kinds(option))
 

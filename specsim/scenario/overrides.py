@@ -118,11 +118,14 @@ def _drafters(tables: dict[str, Any], flags: Overrides, origins: dict[Path, str]
         chosen = []
         for word in flags.drafter:
             matches = [table for table in mine if word in (table.get("name"), table.get("model"), table.get("method"))]
+            if not matches:
+                for field in ("method", "model"):
+                    origins[("drafter", len(chosen), field)] = "--drafter"
+                    if len(flags.drafter) == 1:
+                        origins[("drafter", field)] = "--drafter"
             chosen.extend(matches or [_new_drafter(word, mine)])
         _lift_evidence(tables, mine)
         tables["drafter"] = chosen
-        for index in range(len(chosen)):
-            origins[("drafter", index)] = "--drafter"
     if flags.num_speculative_tokens is None:
         return
     speculating = [(i, t) for i, t in enumerate(_tables(tables)) if t.get("method") != "none"]

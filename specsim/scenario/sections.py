@@ -52,7 +52,13 @@ class Acceptance(Section):
         default=None, description="path of an acceptance model written by `specsim acceptance`"
     )
     shipped: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, description="name of measured acceptance that ships with specsim"
+        default=None, description="measured acceptance that ships, by the name that `specsim models` lists"
+    )
+    method: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="drafter whose set is read, where `file` or `shipped` holds several"
+    )
+    dataset: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="text whose set is read, where `file` or `shipped` holds several"
     )
     between_requests_sd: Annotated[float, Field(ge=0, le=4)] | None = Field(
         default=None, description="spread between requests: standard deviation on the logit scale"
@@ -68,7 +74,9 @@ class Acceptance(Section):
     @classmethod
     def _never_rises(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if value and any(b > a for a, b in pairwise(value)):
-            raise PydanticCustomError("survival", "must never rise; conditional rates go into per_position")
+            raise PydanticCustomError(
+                "survival", "{value} must never rise; conditional rates go into per_position", {"value": list(value)}
+            )
         return value
 
     @model_validator(mode="after")
@@ -93,6 +101,10 @@ class Acceptance(Section):
                 "length {length} at at_k {k} is above {most}, the most that a round emits (K and the bonus)",
                 {"length": self.length, "k": self.at_k, "most": self.at_k + 1},
             )
+        if (self.method or self.dataset) and self.file is None and self.shipped is None:
+            name = "method" if self.method else "dataset"
+            problem = "{name} has no effect without file or shipped, whose sets it chooses from; remove it"
+            raise PydanticCustomError("set", problem, {"name": name})
         if self.round_correlation and not self.within_requests_sd:
             raise PydanticCustomError(
                 "memory", "round_correlation has no effect without within_requests_sd; give both", {}
@@ -136,7 +148,7 @@ class Drafter(Section):
             raise PydanticCustomError(
                 "model",
                 "model {model} has no effect with method {m}; remove it",
-                {"model": repr(self.model), "m": self.method},
+                {"model": f'"{self.model}"', "m": self.method},
             )
         if self.method == "none" and any(self.num_speculative_tokens or ()):
             raise PydanticCustomError(
