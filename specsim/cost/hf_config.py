@@ -25,6 +25,14 @@ WHAT_ELSE = {
 
 def read_config(path: Path) -> ModelShape:
     """The model that a ``config.json`` (or the folder holding it) describes; InputError where it cannot be priced."""
+    config = read_json(path)
+    file = path / "config.json" if path.is_dir() else path
+    name = str(config.get("_name_or_path") or file.resolve().parent.name or file.stem)
+    return shape_from_config(config, name=name, file=str(file))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The fields of a ``config.json``, or of the one in a folder; InputError where it isn't readable."""
     file = path / "config.json" if path.is_dir() else path
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -34,8 +42,7 @@ def read_config(path: Path) -> ModelShape:
         raise InputError(f"is not JSON ({error}); give a Hugging Face config.json", file=str(file)) from error
     if not isinstance(config, dict):
         raise InputError("holds no JSON object; give a Hugging Face config.json", file=str(file))
-    name = str(config.get("_name_or_path") or file.resolve().parent.name or file.stem)
-    return shape_from_config(config, name=name, file=str(file))
+    return config
 
 
 def shape_from_config(config: Mapping[str, Any], *, name: str, file: str | None = None, source: str = "") -> ModelShape:

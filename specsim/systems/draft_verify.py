@@ -1,0 +1,175 @@
+"""Draft, then verify: the iteration of vLLM V1, as a round program."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from specsim.cost.drafter import Drafter
+from specsim.cost.drafting import DraftHost, load_draft_host
+from specsim.cost.engine import Engine
+from specsim.cost.model import ModelShape
+from specsim.cost.profile import Profile
+from specsim.cost.shapes import Floats, Segment, StepShape, StepTime, Term
+from specsim.cost.step import StepCost
+from specsim.errors import InputError
+from specsim.simulation.program import Batch, Pass, RoundProgram
+
+
+def draft_verify(
+    target: ModelShape,
+    drafter: Drafter | None = None,
+    *,
+    k: int,
+    profile: Profile,
+    engine: Engine,
+    draft_profile: Profile | None = None,
+    tensor_parallel: int = 1,
+    dtype: str = "bf16",
+    kv_dtype: str = "bf16",
+    draft_dtype: str | None = None,
+) -> RoundProgram:
+    """One iteration: a pass of the target over K+1 tokens a sequence and the prefill chunks, then drafting.
+
+    The drafter's first pass takes every token of the step (it must cache them too) and draws logits for one row a
+    request; K-1 passes of one token a request follow. Medusa's heads take one pass; n-gram lookup works on the host;
+    K = 0 is plain decoding, whatever the drafter. Time follows depth and launches: a drafting pass costs its kernels
+    or the host's calls around it, whichever is longer. Requests that still prefill don't speculate, as in vLLM.
+
+    A drafter's ``proposal_rate`` below 1 thins the verified tokens evenly over the batch. Raises InputError for a
+    negative ``k``, a drafter of another target, a missing drafter, and whatever the profile cannot price.
+    """
+    if k < 0:
+        raise InputError(f"{k} drafted tokens; give 0 or more", field="drafter.num_speculative_tokens")
+    main = StepCost(target.forward(tensor_parallel=tensor_parallel, dtype=dtype, kv_dtype=kv_dtype), profile, engine)
+    if k == 0 or drafter is None or drafter.method == "none":
+        if k:
+            raise InputError(f"{k} drafted tokens without a drafter", field="drafter.num_speculative_tokens")
+        return RoundProgram(f"{target.name} decoding", 0, (_verify(target, main, 0.0),), _plain_host(engine))
+    if drafter.target.hidden != target.hidden or drafter.target.vocab != target.vocab:
+        raise InputError(f"{drafter.name} drafts for {drafter.target.name}, not {target.name}", field="drafter.model")
+    host = load_draft_host(engine.name)
+    drafted = k * drafter.proposal_rate
+    passes = (
+        _verify(target, main, drafted),
+        *_drafting(
+            drafter, k, drafted, draft_profile or profile, engine, host, tensor_parallel, draft_dtype or dtype, kv_dtype
+        ),
+    )
+    return RoundProgram(
+        f"{target.name} with {drafter.name}, K={k}", k, passes, _speculative_host(engine, host, drafter, drafted)
+    )
+
+
+def _verify(target: ModelShape, cost: StepCost, drafted: float) -> Pass:
+    """The target's pass: 1 + ``drafted`` tokens and as many rows of logits a decoding sequence."""
+
+    def shape(batch: Batch) -> StepShape:
+        n = np.asarray(batch.sequences, dtype=np.float64)
+        rows = n * (1.0 + drafted)
+        kind: Literal["verify", "decode"] = "verify" if drafted else "decode"
+        decode = Segment(kind, n, rows, batch.kv_tokens, rows, kv_max=batch.kv_max)
+        return StepShape((decode, *prefill_segments(batch)))
+
+    return Pass("verify" if drafted else "decode", target.name, shape, cost.cost)
+
+
+def _drafting(
+    drafter: Drafter,
+    k: int,
+    drafted: float,
+    profile: Profile,
+    engine: Engine,
+    host: DraftHost,
+    tensor_parallel: int,
+    dtype: str,
+    kv_dtype: str,
+) -> tuple[Pass, ...]:
+    if not drafter.on_gpu:
+        return ()
+    maps = drafter.draft_vocab != drafter.target.vocab and drafter.method == "eagle3"
+    calls = host.pass_calls + (host.mapping_calls if maps else 0.0)
+    split = {"tensor_parallel": tensor_parallel}
+    following = StepCost(drafter.next_pass(k, **split, dtype=dtype, kv_dtype=kv_dtype), profile, engine)
+
+    def next_shape(batch: Batch) -> StepShape:
+        n, cached, longest = _after_first(batch, drafted, k)
+        return StepShape((Segment("decode", n, n, cached, n, kv_max=longest),))
+
+    def next_cost(shape: StepShape) -> StepTime:
+        busy = following.cost(shape)
+        return busy + StepTime({"launch": host.waiting(calls, busy)})
+
+    if not drafter.sequential:
+        return (Pass("draft", drafter.name, next_shape, next_cost, after=("verify",)),)
+    opening = StepCost(drafter.first_pass(k, **split, dtype=dtype, kv_dtype=kv_dtype), profile, engine)
+
+    def first_shape(batch: Batch) -> StepShape:
+        n = np.asarray(batch.sequences, dtype=np.float64)
+        caught_up = Segment("verify", n, n * (1.0 + drafted), batch.kv_tokens, n, kv_max=batch.kv_max)
+        return StepShape((caught_up, *prefill_segments(batch)))
+
+    def first_cost(shape: StepShape) -> StepTime:
+        busy = opening.cost(shape)
+        return busy + StepTime(
+            {"prepare": host.work(host.first_calls, busy.total_s), "launch": host.waiting(calls, busy)}
+        )
+
+    first = Pass("draft_first", drafter.name, first_shape, first_cost, after=("verify",))
+    if k == 1:
+        return (first,)
+    return (first, Pass("draft", drafter.name, next_shape, next_cost, repeats=k - 1, after=("draft_first",)))
+
+
+def _after_first(batch: Batch, drafted: float, k: int) -> tuple[Floats, Floats, Floats | None]:
+    """Sequences, cached tokens and the longest cache that the middle one of the K-1 following passes sees."""
+    n = np.asarray(batch.sequences, dtype=np.float64)
+    grown = 1.0 + drafted + (k - 1) / 2.0
+    chunks = len(batch.prefill)
+    prompts = float(sum(chunk.past + chunk.tokens for chunk in batch.prefill))
+    cached = np.asarray(batch.kv_tokens, dtype=np.float64) + n * grown + prompts
+    if batch.kv_max is None and not chunks:
+        return n, cached, None
+    mean = np.asarray(batch.kv_tokens, dtype=np.float64) / np.maximum(n, 1.0)
+    longest = np.asarray(mean if batch.kv_max is None else batch.kv_max, dtype=np.float64) + grown
+    for chunk in batch.prefill:
+        longest = np.maximum(longest, float(chunk.past + chunk.tokens))
+    return n + chunks, cached, longest
+
+
+def prefill_segments(batch: Batch) -> tuple[Segment, ...]:
+    """The batch's prefill chunks, like ones together. vLLM computes a row of logits for each, finished or not."""
+    alike = Counter((chunk.tokens, chunk.past) for chunk in batch.prefill)
+    return tuple(
+        Segment("prefill", float(count), float(count * tokens), float(count * past), float(count))
+        for (tokens, past), count in alike.items()
+    )
+
+
+def _load(batch: Batch, drafted: float) -> tuple[Floats, Floats, Floats]:
+    """Requests that are sampled for, tokens in the step, and drafted tokens to compare."""
+    n = np.asarray(batch.sequences, dtype=np.float64)
+    tokens = n * (1.0 + drafted) + float(sum(chunk.tokens for chunk in batch.prefill))
+    return n + float(sum(chunk.last for chunk in batch.prefill)), tokens, n * drafted
+
+
+def _plain_host(engine: Engine) -> Callable[[Batch], StepTime]:
+    def host(batch: Batch) -> StepTime:
+        requests, tokens, _ = _load(batch, 0.0)
+        return engine.host_time(requests, query_tokens=tokens)
+
+    return host
+
+
+def _speculative_host(engine: Engine, host: DraftHost, drafter: Drafter, drafted: float) -> Callable[[Batch], StepTime]:
+    def work(batch: Batch) -> StepTime:
+        requests, tokens, rejected = _load(batch, drafted)
+        terms: dict[str, Term] = {"verify_inputs": host.work(host.verify_calls, rejected)}
+        if drafter.method == "ngram":
+            terms["lookup"] = host.lookup(batch.sequences, batch.kv_tokens)
+        return engine.host_time(requests, query_tokens=tokens, drafted=rejected) + StepTime(terms)
+
+    return work
