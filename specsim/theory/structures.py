@@ -43,7 +43,7 @@ def best_tree_tokens(rank_acceptance: ArrayLike, nodes: int, depth: int) -> floa
     """Tokens per round of the best tree of a node budget, when child j of any node is accepted with a_j.
 
     With path probabilities that never rise along a path, taking the most probable reachable node each time is optimal
-    (the positional assumption and the budget are Sequoia's, arXiv 2402.12374; the greedy argument is DySpec's, 2410.11744).
+    (budget and rank assumption: Sequoia, arXiv 2402.12374; greedy: DySpec, 2410.11744).
     """
     import heapq
 
