@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 import numpy as np
 from numpy.typing import NDArray
 
+from specsim.simulation.dropped import DroppedCaches
 from specsim.simulation.pricing import Chunk, Pricer
 from specsim.simulation.result import Result
 from specsim.simulation.rounds import BLOCK, RoundSource
@@ -77,7 +78,7 @@ def run_macro(requests: Requests, serving: Serving, pricer: Pricer, source: Roun
     """
     k = pricer.program.k
     size, usable, seats = serving.block_size, serving.usable_blocks, serving.max_num_seqs
-    lag, reserve = serving.async_scheduling, serving.reserve_full_prompt
+    lag, reserve, caching = serving.async_scheduling, serving.reserve_full_prompt, serving.prefix_caching
     budget_all, per_sequence = serving.max_num_batched_tokens, k + 1
     n = len(requests)
     prompt: list[int] = requests.prompt_tokens.tolist()
@@ -110,6 +111,7 @@ def run_macro(requests: Requests, serving: Serving, pricer: Pricer, source: Roun
     decoding = 0
     partial = -1  # the request whose prompt is unfinished, always the last in order
     partial_total = partial_done = partial_blocks = 0
+    dropped = DroppedCaches()
     leaving_seats = leaving_blocks = 0
     now = seen = 0.0
     gap_s = np.empty(4 * n + 1024)
@@ -184,6 +186,7 @@ def run_macro(requests: Requests, serving: Serving, pricer: Pricer, source: Roun
         preemptions[i] += 1
         waiting.appendleft(i)
         if i == partial:
+            dropped.drop(i, -(-partial_done // size), partial_done // size)
             partial, partial_blocks = -1, 0
             return
         state = active.pop(i)
@@ -202,6 +205,9 @@ def run_macro(requests: Requests, serving: Serving, pricer: Pricer, source: Roun
             row = i - block.first
             left, emitted = block.emitted[row, : block.rounds[row]], 1
         used = int(left[:gone].sum())
+        computed = state.kv_first + used
+        held = state.blocks_first + int(state.block_growth[: gone - 1].sum()) if gone else -(-computed // size)
+        dropped.drop(i, held, computed // size)
         rest = left[gone:]
         rounds[i] -= count - gone
         accepted[i] -= int(left[gone:count].sum()) - (count - gone)
@@ -222,6 +228,8 @@ def run_macro(requests: Requests, serving: Serving, pricer: Pricer, source: Roun
         if lag:
             leaving_seats += 1
             leaving_blocks += int(held)
+        else:
+            dropped.free(int(held))
         block = prepared_of(i)
         block.unfinished -= 1
         if block.unfinished == 0:
@@ -270,11 +278,14 @@ def run_macro(requests: Requests, serving: Serving, pricer: Pricer, source: Roun
                     break
                 i = waiting[0]
                 total = prompt[i] + emitted_before(i)
-                take = total if total < budget else budget
-                free = usable - blocks - partial_blocks - leaving_blocks - extra_blocks
-                if -(-(total if reserve else take) // size) > free:
+                free = int(usable - blocks - partial_blocks - leaving_blocks - extra_blocks)
+                found = dropped.kept(i, free, total, size) * size if caching and preemptions[i] else 0
+                take = min(total - found, budget)
+                if -(-(total if reserve else found + take) // size) > free:
                     blocked = True
                     break
+                if preemptions[i]:
+                    dropped.take(i, found // size)
                 waiting.popleft()
                 order.append(i)
                 admitted += 1
@@ -284,12 +295,12 @@ def run_macro(requests: Requests, serving: Serving, pricer: Pricer, source: Roun
                 running += 1
                 budget -= take
                 prefilling.append(i)
-                chunks.append((take, 0, take == total))
-                if take < total:
+                chunks.append((take, found, found + take == total))
+                if found + take < total:
                     if partial >= 0:
                         extra_blocks += partial_blocks  # the earlier one ends in this iteration
-                    partial, partial_total, partial_done = i, total, take
-                    partial_blocks = -(-take // size)
+                    partial, partial_total, partial_done = i, total, found + take
+                    partial_blocks = -(-partial_done // size)
                 else:
                     extra_blocks += -(-total // size)
             if running >= seats:
@@ -297,6 +308,7 @@ def run_macro(requests: Requests, serving: Serving, pricer: Pricer, source: Roun
 
         if not decoding and not chunks:
             if leaving_seats or seen < now:
+                dropped.free(leaving_blocks)
                 leaving_seats = leaving_blocks = 0
                 seen = now
             elif arrived < known:
@@ -320,6 +332,7 @@ def run_macro(requests: Requests, serving: Serving, pricer: Pricer, source: Roun
             if gaps + len(chunks) + 1 > len(gap_s):
                 gap_s = np.concatenate([gap_s, np.empty(len(gap_s))])
                 gap_count = np.concatenate([gap_count, np.empty(len(gap_count), dtype=np.int64)])
+            dropped.free(leaving_blocks)
             leaving_seats = leaving_blocks = 0
             in_step = decoding
             ended = at + shifted
@@ -408,6 +421,7 @@ def run_macro(requests: Requests, serving: Serving, pricer: Pricer, source: Roun
             gap_s[gaps : gaps + stretch] = steps
             gap_count[gaps : gaps + stretch] = decoding
             gaps += stretch
+            dropped.free(leaving_blocks)
             leaving_seats = leaving_blocks = 0
             start = float(clock[stretch - 2]) if stretch > 1 else now
             now = end_s

@@ -18,7 +18,8 @@ class Serving:
     (vllm/v1/core/block_pool.py), so ``num_blocks - 1`` are usable.
     async_scheduling: an iteration is composed while the one before it runs, so arrivals and freed blocks are seen
     one iteration later. reserve_full_prompt: admit a request only when its whole prompt fits the free blocks
-    (vLLM's scheduler_reserve_full_isl).
+    (vLLM's scheduler_reserve_full_isl). prefix_caching: a preempted request that comes back finds those of its blocks
+    that nobody took meanwhile; without it, it computes everything again.
     """
 
     max_num_seqs: int
@@ -27,6 +28,7 @@ class Serving:
     block_size: int = 16
     async_scheduling: bool = False
     reserve_full_prompt: bool = True
+    prefix_caching: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "block_size"):

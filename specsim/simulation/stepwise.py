@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from specsim.simulation.dropped import DroppedCaches
 from specsim.simulation.pricing import Chunk, Pricer
 from specsim.simulation.result import Result
 from specsim.simulation.serving import Serving
@@ -50,6 +51,7 @@ class _Engine:
     free: int = 0
     leaving_seats: int = 0
     leaving_blocks: int = 0
+    dropped: DroppedCaches = field(default_factory=DroppedCaches)
 
     def allocate(self, request: _Request, slots: int) -> bool:
         """Extend the request's blocks to hold ``slots`` tokens, if there are enough free ones."""
@@ -60,9 +62,19 @@ class _Engine:
         request.blocks += more
         return True
 
-    def release(self, request: _Request) -> None:
+    def preempt(self, request: _Request) -> None:
+        """Drop the request's cache and put it at the head of the queue."""
         self.free += request.blocks
-        request.blocks = 0
+        self.dropped.drop(request.index, request.blocks, request.computed // self.serving.block_size)
+        request.blocks = request.computed = 0
+        request.decoding = False
+        request.preemptions += 1
+        self.waiting.appendleft(request)
+
+    def release(self, blocks: int) -> None:
+        """Blocks of finished requests are free again."""
+        self.free += blocks
+        self.dropped.free(blocks)
 
     def compose(self, k: int, now: float) -> tuple[list[tuple[_Request, int]], list[tuple[_Request, int]]]:
         """Requests of the next iteration with their tokens: those that decode, and those that prefill."""
@@ -77,10 +89,7 @@ class _Engine:
             tokens = min(k + 1 if request.decoding else request.tokens - request.computed, budget)
             while not self.allocate(request, request.computed + tokens):
                 last = self.running.pop()
-                self.release(last)
-                last.computed, last.decoding = 0, False
-                last.preemptions += 1
-                self.waiting.appendleft(last)
+                self.preempt(last)
                 preempted = True
                 if last is request:
                     break
@@ -94,11 +103,17 @@ class _Engine:
             if len(self.running) + self.leaving_seats >= serving.max_num_seqs:
                 break
             request = self.waiting[0]
-            tokens = min(request.tokens, budget)
+            kept = 0
+            if serving.prefix_caching:
+                kept = self.dropped.kept(request.index, self.free, request.tokens, serving.block_size)
+            found = kept * serving.block_size
+            tokens = min(request.tokens - found, budget)
             if serving.reserve_full_prompt and -(-request.tokens // serving.block_size) > self.free:
                 break
-            if not self.allocate(request, tokens):
+            if not self.allocate(request, found + tokens):
                 break
+            self.dropped.take(request.index, kept)
+            request.computed = found
             self.running.append(self.waiting.popleft())
             if request.scheduled_s != request.scheduled_s:
                 request.scheduled_s = now
@@ -137,7 +152,7 @@ def run_stepwise(
         decodes, prefills = engine.compose(k, now)
         if not decodes and not prefills:
             if engine.leaving_seats or seen_until < now:
-                engine.free += engine.leaving_blocks
+                engine.release(engine.leaving_blocks)
                 engine.leaving_seats = engine.leaving_blocks = 0
                 seen_until = now
             elif ahead:
@@ -147,8 +162,8 @@ def run_stepwise(
             else:
                 break
             continue
-        engine.free += engine.leaving_blocks
-        held = serving.usable_blocks - engine.free + engine.leaving_blocks
+        held = serving.usable_blocks - engine.free
+        engine.release(engine.leaving_blocks)
         engine.leaving_seats = engine.leaving_blocks = 0
         kv = sum(r.computed for r, _ in decodes)
         if prefills:
@@ -195,7 +210,7 @@ def run_stepwise(
                     engine.leaving_seats += 1
                     engine.leaving_blocks += request.blocks
                 else:
-                    engine.free += request.blocks
+                    engine.release(request.blocks)
                 request.blocks = 0
                 if later:
                     later[0].arrival_s = now

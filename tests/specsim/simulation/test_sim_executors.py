@@ -86,9 +86,10 @@ def test_same_events_with_room_to_spare(k, arrivals, lag):
 
 
 @pytest.mark.parametrize("lag", [False, True])
+@pytest.mark.parametrize("caching", [False, True])
 @pytest.mark.parametrize("reserve", [False, True])
-def test_same_events_when_blocks_run_out(lag, reserve):
-    serving = Serving(48, 512, 160, async_scheduling=lag, reserve_full_prompt=reserve)
+def test_same_events_when_blocks_run_out(lag, reserve, caching):
+    serving = Serving(48, 512, 160, async_scheduling=lag, reserve_full_prompt=reserve, prefix_caching=caching)
     load = Workload(Poisson(80.0), Lognormal(200, 0.5), Lognormal(150, 0.8))
     made = both(3, load, serving, n=150)
     assert made.preemptions.sum() > 20
@@ -107,9 +108,10 @@ def test_same_events_when_blocks_run_out(lag, reserve):
     seed=st.integers(0, 10_000),
     lag=st.booleans(),
     reserve=st.booleans(),
+    caching=st.booleans(),
 )
-def test_same_events_anywhere(k, rate, seats, budget, blocks, block_size, per_s, seed, lag, reserve):
-    serving = Serving(seats, budget, blocks, block_size, async_scheduling=lag, reserve_full_prompt=reserve)
+def test_same_events_anywhere(k, rate, seats, budget, blocks, block_size, per_s, seed, lag, reserve, caching):
+    serving = Serving(seats, budget, blocks, block_size, lag, reserve, caching)
     load = Workload(Poisson(per_s), Lognormal(120, 0.7), Lognormal(40, 1.0))
     rng = np.random.default_rng(seed)
     requests = load.sample(60, rng)
