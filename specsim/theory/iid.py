@@ -50,7 +50,8 @@ def best_k_iid_continuous(rate: float, marginal_cost: float, *, fixed_cost: floa
     b = 1.0 + a * (fixed_cost - marginal_cost) / marginal_cost
     if b <= 1.0:
         return 0.0
-    return float(max(0.0, -(b + _lambert_lower(b)) / a - 1.0))
+    # -(B + W) = ln(-W), which does not cancel.
+    return float(max(0.0, np.log(-_lambert_lower(b)) / a - 1.0))
 
 
 def best_k_iid(rate: float, marginal_cost: float, *, fixed_cost: float = 1.0, max_k: int = 1000) -> int:
