@@ -98,6 +98,8 @@ class KernelCost:
         return RoundProgram("plain decoding, measured kernels", 0, (), self)
 
     def _padded(self, tokens: Floats) -> Floats:
+        if not len(self.graph_sizes):  # a server without captured graphs
+            return tokens
         index = np.searchsorted(self.graph_sizes, tokens)
         inside = index < len(self.graph_sizes)
         return np.where(inside, self.graph_sizes[np.minimum(index, len(self.graph_sizes) - 1)], tokens)
