@@ -53,8 +53,8 @@ class Memory:
         needed = math.ceil(tokens / self.block_size)
         if needed > self.num_gpu_blocks:
             raise InputError(
-                f"the cache holds {self.cache_tokens:,} tokens ({self.num_gpu_blocks:,} blocks of {self.block_size}) and "
-                f"{what} needs {tokens:,}; use more GPUs, a smaller cache precision, or shorter requests",
+                f"the cache holds {self.cache_tokens:,} tokens ({self.num_gpu_blocks:,} blocks of {self.block_size}) "
+                f"and {what} needs {tokens:,}; use more GPUs, a smaller cache precision, or shorter requests",
                 field="serving",
             )
 
@@ -74,10 +74,11 @@ def cache_memory(
     max_num_seqs: int = 256,
     block_size: int = 16,
 ) -> Memory:
-    """Cache blocks of one replica: usable memory less weights, drafter, and the peak of a full step, as vLLM profiles it.
+    """Cache blocks of one replica: usable memory less weights, drafter, and a full step's peak, as vLLM profiles it.
 
-    A step's peak counts an MLP's input, residual, gate, up and product in 16 bits for every batched token, and the
-    sampler's copies of the logits. Drafting adds its weights, and its layers' cache to every block.
+    The peak counts an MLP's input, residual, gate, up and product in 16 bits for every batched token (a mixture of
+    experts: those of top_k experts, and their outputs), and the sampler's copies of the logits: one row a sequence,
+    two when it speculates. Drafting adds its weights, and its layers' cache to every block.
     Raises InputError with the arithmetic where nothing is left for the cache.
     """
     if not 0.0 < gpu_memory_utilization <= 1.0:
@@ -93,10 +94,11 @@ def cache_memory(
     if drafter is not None and drafts:
         draft_weights = drafter.weight_bytes(k, tensor_parallel=tp, dtype=draft_dtype or dtype)
         token += drafter.kv_bytes_per_token(tensor_parallel=tp, kv_dtype=kv_dtype)
-    widest = max(target.intermediate, target.top_k * target.expert_intermediate, target.shared_intermediate)
-    rows = max_num_seqs * (k + 1)
-    activation = 2.0 * max_num_batched_tokens * (2 * target.hidden + 3 * widest / tp)
-    activation += LOGIT_BYTES * min(rows, max_num_batched_tokens) * padded_vocab(target.vocab)
+    expert = target.expert_intermediate / tp
+    experts = target.top_k * (max(2 * expert, target.hidden) + expert) if target.experts else 0.0
+    wide = max(3 * target.intermediate / tp, experts + 3 * target.shared_intermediate / tp)
+    activation = 2.0 * max_num_batched_tokens * (2 * target.hidden + wide)
+    activation += LOGIT_BYTES * max_num_seqs * (2 if drafts else 1) * padded_vocab(target.vocab)
     runtime = RUNTIME_BYTES + (COLLECTIVE_BYTES if tp > 1 else 0.0)
     usable = VISIBLE * hardware.memory_bytes * gpu_memory_utilization
     left = usable - weights - draft_weights - activation - runtime
