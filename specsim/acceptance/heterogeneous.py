@@ -44,7 +44,7 @@ class Heterogeneous:
             value = getattr(self, field)
             if not 0 <= value <= 4:
                 raise InputError(
-                    f"{value} is not a spread on the logit scale; give 0..4 (0.3 to 0.8 is usual)", field=field
+                    f"{value} is not a spread on the logit scale; give 0..4 (real sets show 0.25 to 0.8)", field=field
                 )
         if not 0 <= self.round_correlation < 1:
             raise InputError(

@@ -95,8 +95,8 @@ def evidence_note(process: AcceptanceProcess, k: int) -> str | None:
         return _between(process, k)
     if isinstance(process, PerPosition | Survival | Recorded | RecordedHistograms) and limit is not None and k < limit:
         return (
-            f"measured while drafting {limit} tokens, used at K = {k}: shorter drafts start rounds elsewhere, and"
-            " accept a little more often"
+            f"measured while drafting {limit} tokens, used at K = {k}: shorter drafts are accepted more often (on real"
+            " sets 2 to 6 % more tokens per round with EAGLE-3, 3 to 19 % with n-gram, between K = 10 and 1)"
         )
     return None
 
