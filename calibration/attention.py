@@ -20,10 +20,8 @@ SHORTEST = 16
 COVARIANCES = [(length, nugget) for length in (0.5, 1.5, 4.0) for nugget in (0.05, 0.2)]
 GROUPS = {(64, 0), (64, 128), (128, 0), (256, 0), (256, 1024)}
 """Head dimension and window of the tables that ship: those of the models that ship."""
-WIDEST = 16
-"""Query heads a cache head, at most, among layouts that ship; models beyond borrow."""
-FEW = {1, 4, 8}
-"""Group sizes kept at head dimension 64 (Llama-3.2-1B, gpt-oss), which few models use."""
+GROUP_SIZES = {64: (1, 4, 8), 128: (1, 2, 3, 4, 5, 8, 16), 256: (1, 2, 4, 8)}
+"""Query heads a cache head of the layouts that ship, by head dimension; others borrow."""
 SKIPPED_LENGTHS = {"decode": {32}, "prefill": {32, 10240, 12288}}
 """Lengths that their neighbours tell within the noise; left out for size."""
 MOST_SEQUENCES = {"decode": 1024, "prefill": 128}
@@ -43,7 +41,8 @@ def fit_attention(rows: pd.DataFrame, hardware: Hardware, phase: Phase, kv_dtype
     if phase == "decode":
         data = data[data["length"] >= SHORTEST]
     wide = data["num_heads"] / data["num_key_value_heads"]
-    data = data[(wide <= WIDEST) & ((data["head_dim"] != 64) | wide.isin(FEW))]
+    kept = [(data["head_dim"] == dim) & wide.isin(sizes) for dim, sizes in GROUP_SIZES.items()]
+    data = data[np.logical_or.reduce(kept)]
     data = data[~data["length"].isin(SKIPPED_LENGTHS[phase]) & (data["batch_size"] <= MOST_SEQUENCES[phase])]
     groups = [(key, part) for key, part in data.groupby(["head_dim", "window_size"]) if key in GROUPS]
     data = pd.concat([part for _, part in groups])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,33 @@ import pandas as pd
 from calibration.attention import Phase, fit_attention
 from calibration.collectives import fit_collectives
 from calibration.gemm import SMALLEST, Fitted, fit_gemm
-from calibration.laws import PROBABILITIES
-from calibration.moe import fit_experts
+from calibration.laws import PROBABILITIES, digits, microseconds
+from calibration.moe import CLASS, fit_experts
+from calibration.quantise import elementwise_constants, quantisation, static_products
 from calibration.sources.aiconfigurator import Source, Table, installed
 from specsim.cost.hardware import Hardware, hardware_names, load_hardware
+from specsim.cost.law import ARITHMETIC
 from specsim.cost.profile import SCHEMA
 from specsim.errors import InputError
 
 ENGINES = ("vllm", "sglang", "trtllm")
-NAMES = {"bf16": "bfloat16", "fp8": "fp8"}
+DTYPES = ("bf16", "fp8", "fp8_block")
+NAMES = {"bf16": "bfloat16", "fp8": "fp8", "fp8_block": "fp8_block", "mxfp4": "w4a16_mxfp4"}
+EXPERTS = {"bf16": ("bf16", "mxfp4"), "fp8": ("fp8",), "fp8_block": ("fp8_block",)}
+"""Precisions of experts in a profile: 4-bit experts live between 16-bit layers."""
 ROUTINGS = ("power_law_1.2", "power_law_1.01", "balanced")
 """Routing of experts, the first that was measured: popularity with a power law is nearer to real routers than even."""
+MOST_FILTERED = 0.03
+"""Share of a table's rows faster than physics beyond which the rest of it isn't trusted either."""
+UNUSABLE = {("vllm", "fp8_block"), ("l40s", "fp8_block")}
+"""Engine or GPU, and precision: vLLM's rows take 60 to 280 us at any shape (launches were timed, not kernels)."""
 HEAD_WIDTH = 8192
 """Narrowest 16-bit products in a profile at another precision: there they serve the LM head alone."""
+QUANTISE = ("computescale_perf", "scale_matrix_perf")
 FOLDER = Path(__file__).resolve().parent.parent / "specsim" / "cost" / "profiles"
 
-# Not measured by any table; shares and constants of aiconfigurator's own system files (systems/<gpu>.yaml, all equal).
+
+# Where no element-wise kernel was measured (A100): aiconfigurator's own constants, equal in all its system files.
 MEMORY_SHARE = 0.8  # mem_bw_empirical_scaling_factor
 KERNEL_US = 3.0  # mem_empirical_constant_latency
 PRIOR_SD = {
@@ -74,6 +86,8 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
         fitted = fit_gemm(rows, hardware, kind, narrowest=SMALLEST if kind == dtype else HEAD_WIDTH)
         gemm[kind] = note(f"gemm.{kind}", gemm_table, fitted)
         residuals.setdefault("gemm", fitted.residuals)
+        if kind == "fp8":
+            gemm["fp8_static"] = _static(source, hardware, engine, gemm_table, gemm["fp8"], note, notes)
 
     attention: dict[str, dict[str, Any]] = {"decode": {}, "prefill": {}}
     phases: tuple[tuple[Phase, str], ...] = (
@@ -96,16 +110,18 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
     residuals["collectives"] = fitted.residuals
 
     experts: dict[str, Any] = {}
-    moe = source.newest(hardware.name, "moe", engine, "moe_perf")
-    if moe is not None:
-        rows = moe.rows[moe.rows["moe_dtype"] == NAMES[dtype]]
+    moe = source.united(hardware.name, "moe", engine, "moe_perf", ["moe_dtype", *CLASS, "moe_ep_size"])
+    for kind in EXPERTS[dtype] if moe is not None else ():
+        assert moe is not None
+        rows = moe.rows[moe.rows["moe_dtype"] == NAMES[kind]]
         for routing in ROUTINGS:
-            layers = fit_experts(rows, hardware, dtype, routing)
+            layers = fit_experts(rows, hardware, kind, routing)
             if layers is not None:
-                experts[dtype] = note(f"experts.{dtype}", moe, layers)
-                residuals["experts"] = layers.residuals
+                experts[kind] = note(f"experts.{kind}", moe, layers)
+                residuals.setdefault("experts", layers.residuals)
                 break
 
+    elementwise = _elementwise(source, hardware, engine, notes)
     for (family, layer), sd in PRIOR_SD.items():
         residuals.setdefault(family, {})[layer] = _normal(sd)
     return {
@@ -117,7 +133,7 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
             "package": "aiconfigurator-core",
             "package_version": source.version,
             "licence": "Apache-2.0",
-            "trust": "low" if hardware.name == "l40s" else "normal",
+            "trust": "low" if max(_filtered(table) for table in tables) > MOST_FILTERED else "normal",
             "tables": tables,
             "errors": errors,
             "notes": notes,
@@ -126,10 +142,7 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
         "attention": attention,
         "collectives": collectives,
         "experts": experts,
-        "elementwise": {
-            "bandwidth_bytes_per_s": MEMORY_SHARE * hardware.memory_bandwidth_bytes_per_s,
-            "kernel_us": KERNEL_US,
-        },
+        "elementwise": elementwise,
         "residuals": {"probabilities": PROBABILITIES.tolist(), **residuals},
     }
 
@@ -145,6 +158,48 @@ def attention_rows(rows: pd.DataFrame, phase: Phase, kv: str) -> pd.DataFrame:
     rows = rows[rows["attn_dtype"] == arithmetic]
     rows.attrs["attention_dtype"] = "fp8" if arithmetic == "fp8" else "bf16"
     return rows
+
+
+def _static(
+    source: Source,
+    hardware: Hardware,
+    engine: str,
+    table: Table,
+    dynamic: dict[str, Any],
+    note: Callable[[str, Table, Fitted], dict[str, Any]],
+    notes: list[str],
+) -> dict[str, Any]:
+    """The fp8 products of checkpoints with static scales, as what to take off the measured ones."""
+    rows = table.rows[table.rows["gemm_dtype"] == NAMES["fp8"]]
+    scale, convert = (_need(source, hardware, "quantize", engine, name) for name in QUANTISE)
+    off = quantisation(rows, scale.rows, convert.rows, hardware)
+    if off.max() == 0.0:
+        notes.append("the tables' fp8 products hold no quantisation of activations: static and dynamic cost the same")
+    else:
+        notes.append("fp8_static products are fp8's less finding scales and converting activations (fused elsewhere)")
+    fitted = fit_gemm(static_products(rows, off), hardware, "fp8_static")
+    section = note("gemm.fp8_static", table, fitted)
+    depths = sorted({k for _, k in dynamic["shapes"]})
+    wide = off.rename("off").reset_index().pivot_table(index="m", columns="k", values="off")
+    grid = wide.reindex(index=dynamic["rows"], columns=depths).fillna(0.0).to_numpy()
+    kept = {key: section[key] for key in ("law", "length", "nugget")}
+    return {**kept, "of": "fp8", "depths": depths, "off_us": microseconds(grid, 3)}
+
+
+def _elementwise(source: Source, hardware: Hardware, engine: str, notes: list[str]) -> dict[str, float]:
+    # SGLang's conversion finds a scale a group of 128 columns and is no plain element-wise kernel; vLLM's is.
+    whose = "vllm" if engine == "sglang" else engine
+    convert = source.newest(hardware.name, "quantize", whose, "scale_matrix_perf")
+    if convert is None:
+        kernel_s, share = KERNEL_US * 1e-6, MEMORY_SHARE
+        notes.append("element-wise kernels: constants of the package's system file, no kernel was measured")
+    else:
+        kernel_s, share = elementwise_constants(convert.rows, hardware)
+        notes.append(f"element-wise kernels: as the conversion to fp8 of {convert.path}")
+    return {
+        "bandwidth_bytes_per_s": digits(share * hardware.memory_bandwidth_bytes_per_s, 4),
+        "kernel_us": digits(kernel_s * 1e6, 4),
+    }
 
 
 def _need(source: Source, hardware: Hardware, family: str, engine: str, name: str) -> Table:
@@ -176,9 +231,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name in hardware_names():
         hardware = load_hardware(name)
         for engine in ENGINES:
-            for dtype in (d for d in ("bf16", "fp8") if d in hardware.peak_flops_per_s):
+            for dtype in (d for d in DTYPES if ARITHMETIC[d] in hardware.peak_flops_per_s):
                 label = f"{name}-{engine}-{dtype}"
-                if options.only not in label:
+                if options.only not in label or {(engine, dtype), (name, dtype)} & UNUSABLE:
                     continue
                 try:
                     document = build(source, hardware, engine, dtype)
@@ -200,9 +255,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if different else 0
 
 
+def _filtered(table: dict[str, Any]) -> float:
+    return float(table["filtered"] / max(table["rows"] + table["filtered"], 1))
+
+
 def _print_errors(provenance: dict[str, Any]) -> None:
     for table in provenance["tables"]:
-        share = table["filtered"] / max(table["rows"] + table["filtered"], 1)
+        share = _filtered(table)
         print(f"  {table['section']:24s} {table['rows']:6d} rows, {share:.2%} filtered as faster than physics")
         for layer, row in provenance["errors"][table["section"]].items():
             print(

@@ -11,12 +11,14 @@ import pandas as pd
 from calibration.laws import error_row, fit_law, law_json, microseconds, quantiles
 from specsim.cost.gemm import fill, krige
 from specsim.cost.hardware import Hardware
-from specsim.cost.law import gemm_work
+from specsim.cost.law import ARITHMETIC, gemm_work
 from specsim.cost.shapes import Floats
 
 SMALLEST = 256
 """n and k below this occur in no layer of the models that ship, at any tensor-parallel size."""
-MOST_ROWS = 16384
+SMALL_ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 17)
+LARGE_ROWS = (1024, 1536, 2048, 3072, 4096, 8192, 16384)
+"""Of the measured rows, these up to 17 and from 1024 on ship, and all between: there the tile steps matter."""
 COVARIANCES = [(length, nugget) for length in (0.5, 1.0, 2.0) for nugget in (0.05, 0.15)]
 
 
@@ -38,9 +40,11 @@ def fit_gemm(rows: pd.DataFrame, hardware: Hardware, dtype: str, *, narrowest: i
     whole shape, INTERPOLATED ones a row count of a shape that is kept, PARAMETRIC ones use the law alone.
     """
     data = rows.groupby(["n", "k", "m"], as_index=False)["seconds"].median()
-    data = data[(data["n"] >= narrowest) & (data["k"] >= SMALLEST) & (data["m"] <= MOST_ROWS)]
+    between = (data["m"] > max(SMALL_ROWS)) & (data["m"] < min(LARGE_ROWS))
+    data = data[between | data["m"].isin(SMALL_ROWS + LARGE_ROWS)]
+    data = data[(data["n"] >= narrowest) & (data["k"] >= SMALLEST)]
     moved, flops = gemm_work(data["m"], data["n"], data["k"], dtype)
-    peak = hardware.peak(dtype)
+    peak = hardware.peak(ARITHMETIC[dtype])
     possible = data["seconds"].to_numpy() >= np.maximum(moved / hardware.memory_bandwidth_bytes_per_s, flops / peak)
     kept = data[possible]
     law = fit_law(

@@ -9,11 +9,14 @@ from calibration.gemm import Fitted
 from calibration.laws import error_row, fit_law, law_json, microseconds, quantiles
 from specsim.cost.gemm import fill
 from specsim.cost.hardware import Hardware
+from specsim.cost.law import ARITHMETIC
 from specsim.cost.moe import ExpertTable, expert_work
 from specsim.cost.shapes import Experts, Floats
 from specsim.errors import InputError
 
 CLASS = ["hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size"]
+WITHOUT_GATE = [(1024, 2688, 22), (2048, 5120, 22), (4096, 2688, 22), (8192, 5120, 22), (2688, 1856, 6)]
+"""Hidden size, width and top k of Nemotron-H's experts, which have two matrices where all others have three."""
 
 
 def fit_experts(rows: pd.DataFrame, hardware: Hardware, dtype: str, distribution: str) -> Fitted | None:
@@ -21,6 +24,7 @@ def fit_experts(rows: pd.DataFrame, hardware: Hardware, dtype: str, distribution
 
     BORROWED residuals hold out a model's class at every cut, INTERPOLATED ones a token count of a kept class.
     """
+    rows = rows[~pd.MultiIndex.from_frame(rows[CLASS[:3]]).isin(WITHOUT_GATE)]
     data = rows[(rows["distribution"] == distribution) & (rows["moe_ep_size"] == 1) & (rows["moe_tp_size"] <= 8)]
     if data.empty:
         return None
@@ -30,7 +34,7 @@ def fit_experts(rows: pd.DataFrame, hardware: Hardware, dtype: str, distribution
     work = [expert_work(n, key, dtype) for n, key in zip(tokens, keys, strict=True)]
     moved, flops = (np.array([float(w[i]) for w in work]) for i in (0, 1))
     # Popular experts mean fewer distinct ones than uniform routing reaches: only the arithmetic is a sure floor.
-    possible = data["seconds"].to_numpy() >= flops / hardware.peak(dtype)
+    possible = data["seconds"].to_numpy() >= flops / hardware.peak(ARITHMETIC[dtype])
     kept = data[possible]
     law = fit_law(
         moved[possible],
@@ -38,7 +42,7 @@ def fit_experts(rows: pd.DataFrame, hardware: Hardware, dtype: str, distribution
         np.zeros(len(kept)),
         kept["seconds"].to_numpy(),
         bandwidth=hardware.memory_bandwidth_bytes_per_s,
-        peak=hardware.peak(dtype),
+        peak=hardware.peak(ARITHMETIC[dtype]),
         with_blocks=False,
     )
     pivot = kept.pivot_table(index=CLASS, columns="num_tokens", values="seconds")

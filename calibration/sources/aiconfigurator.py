@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -9,8 +10,6 @@ from pathlib import Path
 import pandas as pd
 
 from specsim.errors import InputError
-
-DTYPES = {"bfloat16": "bf16", "fp8": "fp8", "fp8_block": "fp8_block"}
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,27 @@ class Source:
 
     def newest(self, system: str, family: str, framework: str, table: str) -> Table | None:
         """The newest version's table, or None when that combination was not measured."""
+        return next(self._tables(system, family, framework, table), None)
+
+    def united(self, system: str, family: str, framework: str, table: str, keys: list[str]) -> Table | None:
+        """Rows of every version, the newest one's where several have the same ``keys``; None where there are none.
+
+        For tables that a version fills with few models only. ``path`` and ``version`` name them all.
+        """
+        tables = list(self._tables(system, family, framework, table))
+        if not tables:
+            return None
+        rows = pd.concat([t.rows.assign(age=age) for age, t in enumerate(tables)])
+        rows = rows[rows["age"] == rows.groupby(keys)["age"].transform("min")].drop(columns="age")
+        return Table(rows, " ".join(t.path for t in tables), " ".join(t.version for t in tables))
+
+    def _tables(self, system: str, family: str, framework: str, table: str) -> Iterator[Table]:
         for version in reversed(self.versions(system, family, framework)):
             path = self.root / "data" / system / family / framework / version / f"{table}.parquet"
             if path.is_file():
                 rows = pd.read_parquet(path)
                 rows["seconds"] = rows["latency"].astype(float) * 1e-3  # tables are in milliseconds
-                rows = rows[rows["seconds"] > 0]
-                return Table(rows, path.relative_to(self.root).as_posix(), version)
-        return None
+                yield Table(rows[rows["seconds"] > 0], path.relative_to(self.root).as_posix(), version)
 
 
 def installed() -> Source:

@@ -9,8 +9,11 @@ from numpy.typing import ArrayLike
 
 from specsim.cost.shapes import Floats
 
-BYTES = {"bf16": 2.0, "fp8": 1.0}
-"""Bytes of one stored element."""
+BYTES = {"bf16": 2.0, "fp8": 1.0, "fp8_static": 1.0, "fp8_block": 1.0, "mxfp4": 0.5 + 1.0 / 32}
+"""Bytes of one stored element (MXFP4 with one scale byte per 32)."""
+
+ARITHMETIC = {"bf16": "bf16", "fp8": "fp8", "fp8_static": "fp8", "fp8_block": "fp8", "mxfp4": "bf16"}
+"""The arithmetic that a storage type is multiplied in (4-bit weights are widened to 16)."""
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,13 @@ from specsim.cost.attention import AttentionTable, HeadGroup
 from specsim.cost.collectives import AllReduce, CollectiveTable
 from specsim.cost.gemm import GemmTable
 from specsim.cost.hardware import Hardware, load_hardware
-from specsim.cost.law import Law, gemm_work
+from specsim.cost.law import ARITHMETIC, Law, gemm_work
 from specsim.cost.moe import ExpertTable
 from specsim.cost.shapes import Floats
 from specsim.errors import InputError
+
+FILES = {"fp8_static": "fp8", "mxfp4": "bf16", "fp16": "bf16"}
+"""Precisions whose tables are in another's file: static scales beside dynamic, 4-bit experts between 16-bit layers."""
 
 SCHEMA = 1
 """Version of the files that this code reads and writes."""
@@ -89,10 +92,10 @@ def load_profile(hardware: str | Path, *, engine: str, dtype: str) -> Profile:
             raise InputError(f"cannot read a profile: {error.strerror or error}", file=str(path)) from error
         profile = read_profile(content, file=str(path))
         for field, wanted, found in (("engine", engine, profile.engine), ("dtype", dtype, profile.dtype)):
-            if wanted != found:
+            if FILES.get(wanted, wanted) != found:
                 raise InputError(f"the profile is for {field} {found!r}, asked for {wanted!r}", file=path.name)
         return profile
-    name = f"{hardware}-{engine}-{dtype}"
+    name = f"{hardware}-{engine}-{FILES.get(dtype, dtype)}"
     if name not in profile_names():
         near = difflib.get_close_matches(name, profile_names(), n=1, cutoff=0.0)
         hint = f"; nearest: {near[0]}" if near else ""
@@ -129,12 +132,12 @@ def read_profile(content: bytes, *, file: str) -> Profile:
 
 
 def _from_json(data: Mapping[str, Any], sha256: str) -> Profile:
-    attention = data["attention"]
+    attention, hardware = data["attention"], load_hardware(data["hardware"])
     return Profile(
-        hardware=load_hardware(data["hardware"]),
+        hardware=hardware,
         engine=data["engine"],
         dtype=data["dtype"],
-        gemm={dtype: _gemm(dtype, table) for dtype, table in data["gemm"].items()},
+        gemm={dtype: _gemm(dtype, table, data["gemm"], hardware) for dtype, table in data["gemm"].items()},
         decode={kv: _attention("decode", kv, table) for kv, table in attention["decode"].items()},
         prefill={kv: _attention("prefill", kv, table) for kv, table in attention["prefill"].items()},
         collectives=CollectiveTable(
@@ -157,13 +160,20 @@ def _from_json(data: Mapping[str, Any], sha256: str) -> Profile:
     )
 
 
-def _gemm(dtype: str, table: Mapping[str, Any]) -> GemmTable:
+def _gemm(dtype: str, table: Mapping[str, Any], tables: Mapping[str, Any], hardware: Hardware) -> GemmTable:
+    """A table of its own, or another's less what depends on rows and depth alone (static scales against dynamic)."""
+    whole = tables[table["of"]] if "of" in table else table
+    shapes, seconds = _floats(whole["shapes"]), _floats(whole["latency_us"]) * 1e-6
+    if "of" in table:
+        depth = np.searchsorted(_floats(table["depths"]), shapes[:, 1])
+        net = seconds - _floats(table["off_us"]).T[depth] * 1e-6
+        seconds = np.where(net >= _floor(_floats(whole["rows"]), shapes, dtype, hardware), net, np.nan)
     return GemmTable(
         dtype=dtype,
         law=Law(**table["law"]),
-        rows=_floats(table["rows"]),
-        shapes=_floats(table["shapes"]),
-        seconds=_floats(table["latency_us"]) * 1e-6,
+        rows=_floats(whole["rows"]),
+        shapes=shapes,
+        seconds=seconds,
         length=table["length"],
         nugget=table["nugget"],
     )
@@ -199,8 +209,7 @@ def _floats(values: Any) -> Floats:
 def _check_physics(profile: Profile, file: str) -> None:
     gpu = profile.hardware
     for dtype, table in profile.gemm.items():
-        moved, flops = gemm_work(table.rows[None, :], table.shapes[:, :1], table.shapes[:, 1:], dtype)
-        floor = np.maximum(moved / gpu.memory_bandwidth_bytes_per_s, flops / gpu.peak(dtype))
+        floor = _floor(table.rows, table.shapes, dtype, gpu)
         with np.errstate(invalid="ignore"):
             wrong = (table.seconds <= 0.0) | (table.seconds < floor * 0.99)
         if wrong.any():
@@ -214,3 +223,10 @@ def _check_physics(profile: Profile, file: str) -> None:
             )
     if not (np.diff(profile.probabilities) > 0).all():
         raise InputError("probabilities must increase", file=file, field="residuals.probabilities")
+
+
+def _floor(rows: Floats, shapes: Floats, dtype: str, hardware: Hardware) -> Floats:
+    """Seconds [S, M] that the GPU's bandwidth and arithmetic need at least."""
+    moved, flops = gemm_work(rows[None, :], shapes[:, :1], shapes[:, 1:], dtype)
+    peak = hardware.peak(ARITHMETIC[dtype])
+    return np.asarray(np.maximum(moved / hardware.memory_bandwidth_bytes_per_s, flops / peak))

@@ -23,6 +23,10 @@ FAR_ROWS = 4.0e6
 """Rows up to which a curve is drawn: past the measured grid along the law."""
 
 
+EXPERTS = {"fp8_static": "fp8", "fp16": "bf16"}
+"""Precisions whose experts were measured under another's name."""
+
+
 @dataclass(frozen=True)
 class RowCurve:
     """Seconds against rows of a whole pass, non-decreasing; ``trust`` at a measured row count of measured shapes."""
@@ -202,13 +206,14 @@ class StepCost:
         return _sum_curves(curves) if curves else None
 
     def _dtype(self, linear: Linear) -> str:
-        return linear.dtype or self.forward.weight_dtype
+        dtype = linear.dtype or self.forward.weight_dtype
+        return "bf16" if dtype == "fp16" else dtype
 
     @cached_property
     def _experts(self) -> RowCurve | None:
         if not self.forward.experts:
             return None
-        dtype = self.forward.weight_dtype
+        dtype = EXPERTS.get(self.forward.weight_dtype, self.forward.weight_dtype)
         if dtype not in self.profile.experts:
             known = ", ".join(self.profile.experts) or "none"
             raise InputError(
