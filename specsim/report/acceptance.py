@@ -52,7 +52,7 @@ def acceptance_report(evidence: AcceptanceEvidence) -> str:
             "note: the error takes rounds as independent, so it is a lower bound: these counts do not show how requests"
             " differ"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _figures(values: Iterable[float]) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from specsim.errors import InputError
-from specsim.scenario.sections import Drafter, Target
-from specsim.scenario.traffic import Workload
+from specsim.scenario.sections import DEFAULT_UTILIZATION, Drafter, Serving, Target
+from specsim.scenario.traffic import Tokens, Workload
+
+if TYPE_CHECKING:
+    from specsim.cost.hardware import Hardware
+    from specsim.cost.model import ModelShape
 
 Path = tuple[str | int, ...]
 Problems = Iterator[tuple[Path, str]]
@@ -47,14 +51,15 @@ def _hardware_problems(target: Target) -> Problems:
         yield from _tried(where, load_profile, target.hardware, engine=target.engine, dtype=target.dtype)
 
 
-def drafter_problems(drafter: Drafter, where: Path) -> Problems:
-    """A drafting model that does not ship, acceptance evidence that cannot be read."""
+def drafter_problems(drafter: Drafter, target: Target | None, where: Path) -> Problems:
+    """A drafting model that does not ship or does not fit the target, acceptance evidence that cannot be read."""
     from specsim.scenario.resolve import process_of
 
-    if drafter.model is not None:
-        from specsim.cost.model import load_model
+    if target is not None and (shape := _model(target)) is not None:
+        from specsim.cost.drafter import load_drafter
 
-        yield from _tried((*where, "model"), load_model, drafter.model)
+        field = (*where, "model" if drafter.model is not None else "method")
+        yield from _tried(field, load_drafter, drafter.method, target=shape, model=drafter.model)
     if drafter.acceptance is not None:
         yield from _tried((*where, "acceptance"), process_of, drafter.acceptance)
 
@@ -67,11 +72,115 @@ def workload_problems(workload: Workload) -> Problems:
     yield from _tried(where, traffic_of, workload)
 
 
+def memory_problems(
+    target: Target, drafters: Sequence[Drafter], serving: Serving, workload: Workload | None
+) -> Problems:
+    """Weights that leave no cache, and a cache that cannot hold one request.
+
+    A request is too long for certain where the longest prompt with the shortest output, the shortest prompt with the
+    longest output, or the mean of both doesn't fit. The simulator checks every request that it draws.
+    """
+    shape, gpu = _model(target), _gpu(target)
+    if shape is None or gpu is None:
+        return
+    for drafter, k in [(None, 0), *((d, max(d.num_speculative_tokens or (1,))) for d in drafters)]:
+        blocks = serving.num_gpu_blocks
+        if blocks is None:
+            try:
+                blocks = _blocks(shape, gpu, drafter, k, target, serving)
+            except InputError as error:
+                yield ("target",), error.lines[0].removeprefix("target: ")
+                return
+        tokens = (blocks - 1) * serving.block_size
+        for prompt, output in _certain_lengths(workload):
+            if prompt + output + k > tokens:
+                yield ("serving",), _too_long(blocks, serving.block_size, prompt, output, k)
+                return
+
+
+def _blocks(shape: ModelShape, gpu: Hardware, drafter: Drafter | None, k: int, target: Target, serving: Serving) -> int:
+    from specsim.cost.drafter import load_drafter
+    from specsim.cost.memory import cache_memory
+
+    draft = None
+    if drafter is not None:
+        try:
+            draft = load_drafter(drafter.method, target=shape, model=drafter.model)
+        except InputError:
+            k = 0  # said where the drafter is looked at
+    return cache_memory(
+        shape,
+        draft,
+        hardware=gpu,
+        k=k,
+        tensor_parallel=target.tensor_parallel,
+        dtype=target.dtype,
+        kv_dtype=target.kv_dtype,
+        gpu_memory_utilization=serving.gpu_memory_utilization or DEFAULT_UTILIZATION,
+        max_num_batched_tokens=serving.max_num_batched_tokens,
+        max_num_seqs=serving.max_num_seqs,
+        block_size=serving.block_size,
+    ).num_gpu_blocks
+
+
+def _too_long(blocks: int, size: int, prompt: int, output: int, k: int) -> str:
+    drafted = f" and {k} drafted" if k else ""
+    return (
+        f"the cache holds {(blocks - 1) * size:,} tokens ({blocks:,} blocks of {size}, one kept free) and a request of"
+        f" {prompt:,} prompt and {output:,} output tokens{drafted} needs more; raise gpu_memory_utilization or"
+        " num_gpu_blocks, use more GPUs, or shorten the requests"
+    )
+
+
+def _certain_lengths(workload: Workload | None) -> Iterator[tuple[int, int]]:
+    """Prompt and output tokens of requests that the workload surely holds."""
+    laws = (workload.prompt_tokens, workload.output_tokens) if workload is not None else (None, None)
+    if laws[0] is None or laws[1] is None:
+        return
+    (p_low, p_mean, p_high), (o_low, o_mean, o_high) = (_range(law) for law in laws if law is not None)
+    yield p_mean, o_mean
+    yield p_high, o_low
+    yield p_low, o_high
+
+
+def _range(law: Tokens) -> tuple[int, int, int]:
+    """Shortest, mean and longest length; a lognormal is cut to its mean."""
+    if law.kind == "fixed":
+        return law.tokens, law.tokens, law.tokens
+    if law.kind == "lognormal":
+        return 1, int(law.mean), int(law.mean)
+    return law.tokens[0], law.tokens[len(law.tokens) // 2], law.tokens[-1]
+
+
+def _model(target: Target) -> ModelShape | None:
+    from specsim.cost.model import load_model
+
+    try:
+        model = load_model(target.model)
+        model.check_parallel(target.tensor_parallel)
+    except InputError:
+        return None  # said where the target is looked at
+    return model
+
+
+def _gpu(target: Target) -> Hardware | None:
+    from specsim.cost.hardware import load_hardware
+    from specsim.cost.profile import load_profile
+
+    try:
+        if target.hardware.endswith(".json"):
+            return load_profile(target.hardware, engine=target.engine, dtype=target.dtype).hardware
+        return load_hardware(target.hardware)
+    except InputError:
+        return None  # said where the target is looked at
+
+
 def _tried(where: Path, call: Callable[..., Any], *args: Any, **named: Any) -> Any:
     """The call's result, or None with its complaint yielded at ``where``."""
     try:
         return call(*args, **named)
     except InputError as error:
         for line in error.lines:
-            yield where, line.removeprefix(f"{where[-1]}: ").removeprefix("acceptance.")
+            full = ".".join(part for part in where if isinstance(part, str))
+            yield where, line.removeprefix(f"{full}: ").removeprefix(f"{where[-1]}: ").removeprefix("acceptance.")
         return None

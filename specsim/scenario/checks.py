@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from specsim.scenario.catalogue import drafter_problems, target_problems, workload_problems
+from specsim.scenario.catalogue import drafter_problems, memory_problems, target_problems, workload_problems
 from specsim.scenario.scenario import Scenario
 from specsim.scenario.sections import Drafter, Price, Serving, Shown, Simulation, Slo, Target
 from specsim.scenario.traffic import Workload
@@ -43,7 +43,9 @@ Check = Callable[[Sections], Iterator[tuple[Path, str]]]
 
 def drafted_tokens_fit_the_budget(given: Sections) -> Iterator[tuple[Path, str]]:
     """A drafting request takes K+1 tokens of every iteration."""
-    budget = (given.serving or Serving()).max_num_batched_tokens
+    if given.serving is None:
+        return
+    budget = given.serving.max_num_batched_tokens
     for index, drafter in enumerate(given.drafters):
         longest = max((drafter.num_speculative_tokens if drafter else None) or (0,))
         if longest + 1 > budget:
@@ -74,9 +76,21 @@ def what_is_named_exists(given: Sections) -> Iterator[tuple[Path, str]]:
         yield from target_problems(given.target)
     for index, drafter in enumerate(given.drafters):
         if drafter is not None:
-            yield from drafter_problems(drafter, ("drafter", index))
+            yield from drafter_problems(drafter, given.target, ("drafter", index))
     if given.workload is not None:
         yield from workload_problems(given.workload)
 
 
-CHECKS: tuple[Check, ...] = (drafted_tokens_fit_the_budget, drafters_have_names_of_their_own, what_is_named_exists)
+def requests_fit_the_memory(given: Sections) -> Iterator[tuple[Path, str]]:
+    """Weights and drafter leave a cache, and the cache holds one request."""
+    if given.target is not None and given.serving is not None and None not in given.drafters:
+        drafters = [drafter for drafter in given.drafters if drafter is not None]
+        yield from memory_problems(given.target, drafters, given.serving, given.workload)
+
+
+CHECKS: tuple[Check, ...] = (
+    drafted_tokens_fit_the_budget,
+    drafters_have_names_of_their_own,
+    what_is_named_exists,
+    requests_fit_the_memory,
+)

@@ -20,7 +20,7 @@ from specsim.scenario.fields import Section
 from specsim.scenario.messages import dotted, mistakes, nearest, shown
 from specsim.scenario.overrides import Overrides, overridden
 from specsim.scenario.scenario import SECTIONS, Scenario
-from specsim.scenario.sections import Acceptance, Drafter
+from specsim.scenario.sections import Acceptance, Drafter, Serving
 
 EXAMPLE = "llama31_8b_h100.toml"
 Path = tuple[str | int, ...]
@@ -82,6 +82,8 @@ def scenario_of(
             setattr(sections, key, section)
     if "target" not in document and not any(nearest(key, ("target",)) for key in near_misses):
         report.add(("target",), "is missing; name the model and the hardware under [target]")
+    if "serving" not in document:
+        sections.serving = Serving()
     sections.drafters = tuple(_drafters(document, report))
     for check in CHECKS:
         for path, problem in check(sections):

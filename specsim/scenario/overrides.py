@@ -115,7 +115,7 @@ def _drafters(tables: dict[str, Any], flags: Overrides, origins: dict[Path, str]
     if flags.drafter:
         given = tables.get("drafter")
         mine = [table for table in (given if isinstance(given, list) else [given]) if isinstance(table, dict)]
-        chosen = []
+        chosen: list[dict[str, Any]] = []
         for word in flags.drafter:
             matches = [table for table in mine if word in (table.get("name"), table.get("model"), table.get("method"))]
             if not matches:

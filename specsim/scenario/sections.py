@@ -11,9 +11,11 @@ from pydantic_core import PydanticCustomError
 from specsim.scenario.fields import Count, Counts, DraftLengths, Positive, Section, Share, Shares, TpotMs, TtftMs
 
 Engine = Literal["vllm", "sglang", "trtllm"]
-Method = Literal["draft_model", "eagle3", "mtp", "medusa", "ngram", "none"]
+Method = Literal["draft_model", "eagle", "eagle3", "mtp", "medusa", "ngram", "none"]
+DEFAULT_UTILIZATION = 0.9
+"""vLLM's long-standing default (EngineArgs.gpu_memory_utilization)."""
 NEEDS_MODEL = ("draft_model",)
-TAKES_MODEL = ("draft_model", "eagle3")
+TAKES_MODEL = ("draft_model", "eagle", "eagle3", "mtp")
 
 
 class Target(Section):
@@ -124,7 +126,8 @@ class Drafter(Section):
     )
     model: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
-        description="drafting model of draft_model (required) or eagle3 (optional): a shipped name or a config.json",
+        description="drafting model: a shipped name or a config.json; draft_model needs it, a head without one is the"
+        " head published for the target, else a layer like the target's",
     )
     num_speculative_tokens: DraftLengths | None = Field(
         default=None, description="draft lengths to consider: a number or a list; 0 is always considered"

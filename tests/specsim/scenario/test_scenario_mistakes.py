@@ -44,7 +44,7 @@ WRONG = {
     "number for a text": ('engine = "vllm"', "engine = 1", "target.engine: 1 must be one of vllm"),
     "bool for a number": ("max_num_seqs = 256", "max_num_seqs = true", "serving.max_num_seqs: true must be a whole"),
     "float for a whole number": ("max_num_seqs = 256", "max_num_seqs = 256.0", "did you mean 256?"),
-    "method": ('"eagle3"', '"eagle"', 'did you mean "eagle3"?'),
+    "method": ('"eagle3"', '"eagel3"', 'did you mean "eagle3"?'),
     "engine": ('"vllm"', '"vlm"', 'target.engine: "vlm" must be one of vllm, sglang, trtllm; did you mean "vllm"?'),
     "kind": ('"poisson"', '"poison"', 'workload.arrivals: kind = "poison" is unknown; did you mean "poisson"?'),
     "kind missing": (
@@ -119,6 +119,21 @@ WRONG = {
         "target.model: no model 'meta-llama/Llama-3.1-9B' ships; did you mean",
     ),
     "unknown GPU": ('"h100_sxm"', '"h100"', "target.hardware: no GPU 'h100'; did you mean 'h100_sxm'?"),
+    "too large for its memory": (
+        "Llama-3.1-8B",
+        "Llama-3.1-70B",
+        "target: meta-llama/Llama-3.1-70B at bf16 on 1 x h100",
+    ),
+    "cache that cannot hold a request": (
+        "gpu_memory_utilization = 0.9",
+        "num_gpu_blocks = 50",
+        "serving: the cache holds 784 tokens (50 blocks of 16, one kept free) and a request of 1,024 prompt and 256",
+    ),
+    "head that does not fit": (
+        'method = "eagle3"',
+        'method = "eagle3"\nmodel = "nobody/head"',
+        "drafter.model: no eagle3 head 'nobody/head' ships",
+    ),
     "impossible cut": ("tensor_parallel = 1", "tensor_parallel = 3", "target.tensor_parallel:"),
     "more GPUs than a node": ("tensor_parallel = 1", "tensor_parallel = 16", "a node of h100_sxm has 8"),
     "trace missing": (

@@ -34,7 +34,7 @@ spread = st.one_of(st.none(), st.floats(0, 4))
     rates=st.lists(shares, min_size=1, max_size=8),
     sd=spread,
     lengths=st.lists(st.integers(0, 16), min_size=1, max_size=6),
-    mean=st.floats(1, 1e6),
+    mean=st.floats(1, 1e5),
     cv=st.floats(0, 20),
     rate=st.floats(1e-6, 1e6),
     name=st.text(min_size=1, max_size=20),

@@ -1,0 +1,138 @@
+"""Batch size by draft length: speedup, step time and break-even of one drafter, as tables of 100 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from specsim.report.layout import Column, paragraph, print_table
+from specsim.report.numbers import digits, stacked
+
+Row = Mapping[str, Any]
+MOST_ROWS = 9
+MOST_LENGTHS = 8
+LOW_TRUST = ("TRANSFERRED", "PARAMETRIC")
+
+
+def contexts(rows: Sequence[Row]) -> list[int]:
+    """Context lengths that the rows hold, rising."""
+    return sorted({row["context_tokens"] for row in rows})
+
+
+def context_shown(plan: Mapping[str, Any]) -> int | None:
+    """The context that the tables show: the recommendation's where it is in the grid, else the nearest to it."""
+    there = contexts(plan["grid"]) or contexts(plan["break_even"])
+    if not there:
+        return None
+    wanted = (plan.get("recommendation") or {}).get("context_tokens")
+    return there[len(there) // 2] if wanted is None else min(there, key=lambda tokens: abs(tokens - wanted))
+
+
+def drafters(rows: Sequence[Row]) -> list[str]:
+    """Drafters that the rows hold, in order of appearance, plain decoding left out."""
+    return list(dict.fromkeys(row["drafter"] for row in rows if row["k"] > 0))
+
+
+def print_speedup(plan: Mapping[str, Any], drafter: str, context: int) -> None:
+    """Speedup over plain decoding; the length to use in each row is marked."""
+    rows = _of(plan["grid"], drafter, context)
+    best = {(item["batch_min"], item["batch_max"]): item["k"] for item in _of(plan["schedule"], drafter, context)}
+
+    def chosen(row: Row) -> bool:
+        return any(low <= row["batch"] <= (high or float("inf")) and row["k"] == k for (low, high), k in best.items())
+
+    lengths = _thinned([k for k in _sorted(rows, "k") if k > 0], MOST_LENGTHS)
+    header = [Text("tokens a round"), *(stacked(_first(rows, k, "tokens_per_round")) for k in lengths)]
+
+    def cell(row: Row) -> Text:
+        if row["speedup"] is not None and chosen(row):
+            return stacked(row["speedup"], mark="*", style="bold green")
+        slower = row["speedup"] is not None and row["speedup"]["value"] < 1
+        return stacked(row["speedup"], style="red" if slower else "")
+
+    _print(
+        f"{drafter}: how much faster is decoding? ({digits(context, 4)} tokens of context)", rows, lengths, cell, header
+    )
+    paragraph(
+        "Speedup: output tokens a second over those of plain decoding at the same batch; below it the 90 % interval."
+        " Tokens a round: acceptance length, the bonus token counted. * the length to use at that batch"
+        " (no mark: none pays).",
+        style="dim",
+    )
+
+
+def print_step_time(plan: Mapping[str, Any], drafter: str, context: int) -> None:
+    """Milliseconds of a round: drafting, verification and host work."""
+    plain = [row for row in plan["grid"] if row["k"] == 0 and row["context_tokens"] == context]
+    rows = [*_of(plan["grid"], drafter, context), *plain]
+    rows = list({(row["k"], row["batch"]): row for row in rows}.values())
+    lengths = _thinned(_sorted(rows, "k"), MOST_LENGTHS)
+    _print(
+        f"{drafter}: how long does a round take, in ms? ({digits(context, 4)} tokens of context)",
+        rows,
+        lengths,
+        lambda row: stacked(row["step_ms"]),
+        None,
+    )
+
+
+def print_break_even(plan: Mapping[str, Any], drafter: str, context: int) -> None:
+    """Acceptance length from which speculation pays."""
+    rows = _of(plan["break_even"], drafter, context)
+    reached = {(row["k"], row["batch"]): row["tokens_per_round"] for row in _of(plan["grid"], drafter, context)}
+
+    def cell(row: Row) -> Text:
+        if not row["possible"]:
+            return stacked(row["acceptance_length"], mark="!", style="red")
+        mine = reached.get((row["k"], row["batch"]))
+        pays = mine is not None and mine["value"] > row["acceptance_length"]["value"]
+        return stacked(row["acceptance_length"], style="green" if pays else "")
+
+    lengths = _thinned([k for k in _sorted(rows, "k") if k > 0], MOST_LENGTHS)
+    _print(
+        f"{drafter}: from which acceptance length does it pay? ({digits(context, 4)} tokens of context)",
+        rows,
+        lengths,
+        cell,
+        None,
+    )
+    note = "Acceptance length: tokens a round, the bonus token counted, so at most K+1."
+    if any(not row["possible"] for row in rows):
+        note += " ! more than K+1: no drafter can make it pay there."
+    paragraph(note, style="dim")
+
+
+def _print(
+    title: str, rows: Sequence[Row], lengths: Sequence[int], cell: Callable[[Row], Text], header: list[Text] | None
+) -> None:
+    at = {(row["batch"], row["k"]): row for row in rows}
+    table = [] if header is None else [header]
+    for batch in _thinned(_sorted(rows, "batch"), MOST_ROWS):
+        cells = [cell(at[batch, k]) if (batch, k) in at else Text("") for k in lengths]
+        table.append([Text(f"batch {batch:,g}"), *cells])
+    print_table(title, [Column(""), *(Column(f"K={k}", right=True) for k in lengths)], table)
+
+
+def _of(rows: Sequence[Row], drafter: str, context: int) -> list[Row]:
+    return [row for row in rows if row["drafter"] == drafter and row["context_tokens"] == context]
+
+
+def _first(rows: Sequence[Row], k: int, field: str) -> Any:
+    return next(row[field] for row in rows if row["k"] == k)
+
+
+def _sorted(rows: Sequence[Row], field: str) -> list[Any]:
+    return sorted({row[field] for row in rows})
+
+
+def _thinned(values: list[Any], most: int) -> list[Any]:
+    """At most so many of the values, evenly, first and last kept; powers of two first where they suffice."""
+    if len(values) <= most:
+        return values
+    powers = [v for v in values if float(v).is_integer() and int(v) & (int(v) - 1) == 0]
+    pool = powers if len(powers) >= most // 2 else values
+    if len(pool) <= most:
+        return pool
+    return [pool[round(i * (len(pool) - 1) / (most - 1))] for i in range(most)]

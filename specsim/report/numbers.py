@@ -1,0 +1,47 @@
+"""Numbers and estimates as a reader wants them: three digits, and the interval beside the value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.text import Text
+
+NOTHING = "-"
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """A number with about three digits, thousands apart: 0.0123, 1.62, 48.5, 21,300."""
+    size = abs(value)
+    if size >= 1000:
+        return f"{float(f'{value:.{significant}g}'):,.0f}"
+    if size >= 100:
+        return f"{value:.0f}"
+    if size >= 10:
+        return f"{value:.{max(significant - 2, 0)}f}"
+    if size >= 1 or size == 0:
+        return f"{value:.{max(significant - 1, 0)}f}"
+    return f"{value:.{significant}g}"
+
+
+def interval(estimate: Mapping[str, Any]) -> str:
+    """The ends of an estimate, as 1.50-1.71."""
+    return f"{digits(estimate['low'])}-{digits(estimate['high'])}"
+
+
+def written(estimate: Mapping[str, Any] | None, unit: str = "") -> str:
+    """An estimate in a line of text: 1.62 (1.50-1.71) ms."""
+    if estimate is None:
+        return NOTHING
+    tail = f" {unit}" if unit else ""
+    if estimate["low"] == estimate["high"]:
+        return f"{digits(estimate['value'])}{tail}"
+    return f"{digits(estimate['value'])} ({interval(estimate)}){tail}"
+
+
+def stacked(estimate: Mapping[str, Any] | None, *, mark: str = "", style: str = "") -> Text:
+    """An estimate in a cell: the value, and below it the interval; ``mark`` and ``style`` single it out."""
+    if estimate is None:
+        return Text(NOTHING, style="dim")
+    cell = Text(f"{digits(estimate['value'])}{mark}", style=style)
+    return cell.append(f"\n{interval(estimate)}", style="dim")
