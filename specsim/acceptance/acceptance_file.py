@@ -51,14 +51,18 @@ def shipped_evidence(name: str = "llama31_8b", *, method: str, dataset: str = "s
 
 def write_evidence(path: Path, evidence: AcceptanceEvidence | Sequence[AcceptanceEvidence]) -> None:
     """Write one set or several as an acceptance file; the file appears complete or not at all."""
-    sets = [evidence] if isinstance(evidence, AcceptanceEvidence) else list(evidence)
-    document = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "sets": [_to_dict(one) for one in sets]}
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        beside.write_text(json.dumps(document_of(evidence), indent=1) + "\n", encoding="utf-8")
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def document_of(evidence: AcceptanceEvidence | Sequence[AcceptanceEvidence]) -> dict[str, Any]:
+    """One set or several as the acceptance file's JSON object."""
+    sets = [evidence] if isinstance(evidence, AcceptanceEvidence) else list(evidence)
+    return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "sets": [_to_dict(one) for one in sets]}
 
 
 def _to_dict(evidence: AcceptanceEvidence) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from specsim.acceptance.evidence import AcceptanceEvidence
 from specsim.errors import InputError
 from specsim.interop.spec_decode_counts import SpecDecodeCounts, evidence_from_counts
 from specsim.interop.vllm_log import LINE, counts_from_log
+from specsim.report.acceptance import acceptance_report
+
+__all__ = ["acceptance_report", "counters_from_scrape", "read_acceptance"]
 
 DRAFTS = "vllm:spec_decode_num_drafts"
 DRAFT_TOKENS = "vllm:spec_decode_num_draft_tokens"
