@@ -46,7 +46,7 @@ def _line_counts(fields: str, *, file: str) -> SpecDecodeCounts | None:
     length, rates = LENGTH_FIELD.search(fields), RATES_FIELD.search(fields)
     if length is None or rates is None or "nan" in rates[1]:
         raise InputError(
-            "its lines give totals without acceptance by position (vLLM before 0.9); take two scrapes of /metrics, or"
+            "its lines give totals without acceptance by position (older vLLM); take two scrapes of /metrics, or"
             " give length and at_k in the scenario",
             file=file,
         )
