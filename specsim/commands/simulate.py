@@ -1,0 +1,90 @@
+"""``specsim simulate``: one configuration through the serving simulator, written down."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from specsim.errors import InputError
+from specsim.report.progress import progress
+from specsim.scenario import Loaded, Overrides, Scenario, load_scenario
+from specsim.scenario.sections import Drafter
+
+
+def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -> None:
+    """Simulate the one configuration of the scenario, write the results into ``out``, and print the summary."""
+    if out is None:
+        raise InputError("is missing; name a directory for the results", field="--out")
+    loaded = load_scenario(path, flags)
+    scenario = loaded.scenario
+    drafter, k = one_configuration(loaded)
+    if scenario.workload is None:
+        raise InputError("is missing; a simulation needs requests", file=loaded.source, field="workload")
+    from specsim.planning.capacity import Replica
+    from specsim.planning.deployment import deploy
+    from specsim.simulation.metrics import Slo, summarise
+    from specsim.simulation.record import provenance, write_run
+
+    deployment = deploy(scenario)
+    candidate = next((c for c in deployment.candidates if drafter is not None and c.label == drafter.label), None)
+    replica = Replica(deployment, candidate, k)
+    count, size = scenario.simulation.replications, scenario.simulation.requests
+    results = []
+    with progress("simulating") as report:
+        for i in range(count):
+            report(i / count, f"replication {i + 1} of {count}")
+            results.append(replica.run(i, requests=size))
+    limits = _request_limits(scenario)
+    steady = scenario.workload.arrivals.kind in ("poisson", "gamma")
+    summary = summarise(results, slo=Slo(**limits) if limits else None, warm_up="mser5" if steady else "none")
+    written = write_run(
+        Path(out),
+        results,
+        summary,
+        scenario=scenario.to_toml(),
+        provenance=provenance(
+            seed=scenario.simulation.seed,
+            extra={
+                "profile": deployment.profile.name,
+                "profile_sha256": deployment.profile.sha256,
+                "configuration": {"drafter": drafter.label if drafter and k else None, "num_speculative_tokens": k},
+                "assumed": list(scenario.assumed),
+                "notes": list(loaded.notes),
+            },
+        ),
+    )
+    if as_json:
+        json.dump(summary.to_dict(), sys.stdout, indent=2, allow_nan=False)
+        sys.stdout.write("\n")
+        return
+    from specsim.report.simulation import print_summary
+
+    what = f"{drafter.label}, K={k}" if drafter and k else "plain decoding"
+    print_summary(summary.to_dict(), title=f"{scenario.target.model}, {what}", files=written, notes=loaded.notes)
+
+
+def one_configuration(loaded: Loaded) -> tuple[Drafter | None, int]:
+    """The drafter and draft length to simulate; InputError where the scenario holds several, or no evidence."""
+    drafters = [d for d in loaded.scenario.drafters if d.method != "none"]
+    if len(drafters) > 1:
+        names = ", ".join(d.label for d in drafters)
+        problem = f"simulate runs one configuration, and there are {len(drafters)} drafters ({names}); choose one with"
+        raise InputError(f"{problem} --drafter", file=loaded.source, field="drafter")
+    if not drafters:
+        return None, 0
+    lengths = drafters[0].num_speculative_tokens or ()
+    if len(lengths) != 1:
+        found = ", ".join(map(str, lengths)) or "none given"
+        problem = f"simulate runs one draft length ({found}); choose it with --num-speculative-tokens K"
+        raise InputError(problem, file=loaded.source, field="drafter.num_speculative_tokens")
+    if lengths[0] and drafters[0].acceptance is None:
+        problem = "is missing; a simulation needs acceptance evidence (a table, or --acceptance-*)"
+        raise InputError(problem, file=loaded.source, field="acceptance")
+    return drafters[0], lengths[0]
+
+
+def _request_limits(scenario: Scenario) -> dict[str, float]:
+    """What one request must keep to count as goodput: the limit of each quantity's highest quantile."""
+    limits = {} if scenario.slo is None else {q: s for q, _, s in sorted(scenario.slo.limits, key=lambda one: one[1])}
+    return {f"{quantity}_s": seconds for quantity, seconds in limits.items()}
