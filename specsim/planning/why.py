@@ -20,14 +20,14 @@ def round_parts(program: RoundProgram, batch: Batch) -> dict[str, float]:
     """Seconds of a round by part: drafting, attention, linear, experts, collectives, host.
 
     LM head and element-wise work count as linear. The parts add up to the round.
-    Terms of the ``verify`` pass are split by kind, all other passes are drafting.
+    Terms of the target's pass are split by kind, all other passes are drafting.
     """
     parts: dict[str, float] = {}
     for name, term in program.time(batch).terms.items():
         where, _, kind = name.partition(".")
         if where == "host":
             part = "host"
-        elif where != "verify":
+        elif where not in ("verify", "decode"):
             part = "drafting"
         elif kind in ("attention", "collectives", "experts"):
             part = kind

@@ -1,0 +1,125 @@
+"""A scenario as things that can be priced and run: programs by draft length, acceptance, traffic, cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from specsim.acceptance.process import AcceptanceProcess
+from specsim.cost.drafter import Drafter, load_drafter
+from specsim.cost.engine import Engine, load_engine
+from specsim.cost.memory import Memory, cache_memory
+from specsim.cost.model import ModelShape, load_model
+from specsim.cost.profile import Profile, load_profile
+from specsim.errors import InputError
+from specsim.scenario import Scenario
+from specsim.scenario.resolve import acceptance_process, acceptance_source, traffic_of
+from specsim.simulation.program import RoundProgram
+from specsim.simulation.serving import Serving
+from specsim.simulation.workload import Workload
+from specsim.systems.draft_verify import draft_verify
+
+DEFAULT_LENGTHS = (1, 2, 3, 4, 5, 6, 8)
+"""Draft lengths that are considered where a drafter names none."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to draft. ``process`` is None without acceptance evidence, ``source`` says where that comes from."""
+
+    label: str
+    drafter: Drafter
+    lengths: tuple[int, ...]
+    process: AcceptanceProcess | None
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One replica of a target, its candidates, and its traffic (None where the scenario has none)."""
+
+    scenario: Scenario
+    target: ModelShape
+    profile: Profile
+    engine: Engine
+    candidates: tuple[Candidate, ...]
+    workload: Workload | None
+    _programs: dict[tuple[str | None, int], RoundProgram] = field(default_factory=dict, compare=False, repr=False)
+
+    def program(self, candidate: Candidate | None, k: int) -> RoundProgram:
+        """The round program that drafts ``k`` tokens; None or 0: plain decoding without a drafter."""
+        key = (candidate.label if candidate and k else None, k)
+        if key not in self._programs:
+            self._programs[key] = draft_verify(
+                self.target, candidate.drafter if candidate and k else None, k=k, profile=self.profile,
+                engine=self.engine, **self._precision(),
+            )  # fmt: skip
+        return self._programs[key]
+
+    def memory(self, candidate: Candidate | None, k: int) -> Memory:
+        """Where a GPU's memory goes; a drafter's weights and cache take their share."""
+        limits = self.scenario.serving
+        return cache_memory(
+            self.target,
+            candidate.drafter if candidate and k else None,
+            k=k,
+            hardware=self.profile.hardware,
+            gpu_memory_utilization=limits.gpu_memory_utilization or 0.9,
+            max_num_batched_tokens=limits.max_num_batched_tokens,
+            max_num_seqs=limits.max_num_seqs,
+            block_size=limits.block_size,
+            **self._precision(),
+        )
+
+    def serving(self, candidate: Candidate | None, k: int) -> Serving:
+        """Limits of the replica, with as many cache blocks as the scenario gives or the memory leaves."""
+        limits = self.scenario.serving
+        return Serving(
+            max_num_seqs=limits.max_num_seqs,
+            max_num_batched_tokens=limits.max_num_batched_tokens,
+            num_blocks=limits.num_gpu_blocks or self.memory(candidate, k).num_gpu_blocks,
+            block_size=limits.block_size,
+        )
+
+    def decode_context_tokens(self) -> float:
+        """Mean cached tokens of a decoding request, over the decode rounds of the traffic: E[(p + o/2) o] / E[o]."""
+        if self.workload is None:
+            raise InputError("is missing; the context of the traffic follows from it", field="workload")
+        requests = self.workload.sample(20_000, np.random.default_rng(self.scenario.simulation.seed))
+        prompt, output = requests.prompt_tokens.astype(float), requests.output_tokens.astype(float)
+        return float(((prompt + output / 2) * output).sum() / output.sum())
+
+    def _precision(self) -> dict[str, Any]:
+        given = self.scenario.target
+        return {"tensor_parallel": given.tensor_parallel, "dtype": given.dtype, "kv_dtype": given.kv_dtype}
+
+
+def deploy(scenario: Scenario) -> Deployment:
+    """Resolve every name of the scenario and price plain decoding once, so that what cannot be priced fails here."""
+    given = scenario.target
+    target = load_model(given.model)
+    target.check_parallel(given.tensor_parallel)
+    candidates = tuple(
+        Candidate(
+            label=drafter.label,
+            drafter=load_drafter(drafter.method, target=target, model=drafter.model),
+            lengths=tuple(k for k in (drafter.num_speculative_tokens or DEFAULT_LENGTHS) if k > 0),
+            process=acceptance_process(drafter),
+            source=acceptance_source(drafter),
+        )
+        for drafter in scenario.drafters
+        if drafter.method != "none"
+    )
+    deployment = Deployment(
+        scenario=scenario,
+        target=target,
+        profile=load_profile(given.hardware, engine=given.engine, dtype=given.dtype),
+        engine=load_engine(given.engine),
+        candidates=candidates,
+        workload=None if scenario.workload is None else traffic_of(scenario.workload),
+    )
+    deployment.program(None, 0)
+    deployment.serving(None, 0)
+    return deployment

@@ -1,0 +1,163 @@
+"""Where a replica settles under the traffic, and which drafter and draft length serve it best there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from specsim.planning.deployment import Candidate, Deployment
+from specsim.planning.surface import Surfaces, prefill_seconds
+from specsim.simulation.workload import ClosedLoop, Trace
+from specsim.theory.serving import SteadyLoad, steady_load, sustainable_rate
+
+WORTH = 0.01
+"""Relative gain that a longer draft must bring to be chosen over a shorter one."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One configuration of a replica under its load: ``candidate`` None is plain decoding.
+
+    rate_per_s: the largest that it sustains in closed form, within the mean-TPOT limit where one is given.
+    """
+
+    candidate: Candidate | None
+    k: int
+    load: SteadyLoad
+    rate_per_s: float
+
+    @property
+    def label(self) -> str:
+        """The drafter, or ``none``."""
+        return self.candidate.label if self.candidate else "none"
+
+
+class Curve:
+    """The closed-form load of one configuration at the traffic's context."""
+
+    def __init__(self, deployment: Deployment, surface: Surfaces, candidate: Candidate | None, k: int) -> None:
+        workload = deployment.workload
+        assert workload is not None
+        first = next(iter(surface.grids.values()), None)
+        grid = surface.grids[candidate.label] if candidate else first
+        fits = surface.fits[:, surface.context]
+        self.batches = surface.batches[fits] if fits.any() else surface.batches[:1]
+        n = len(self.batches)
+        if grid is None:  # nothing to compare with: price plain decoding alone
+            from specsim.simulation.program import Batch
+
+            context = surface.contexts[surface.context]
+            self.round_s = deployment.program(None, 0).seconds(Batch(self.batches, self.batches * context))
+            self.tokens, self._draws, self._token_draws = 1.0, None, None
+        else:
+            at = int(np.flatnonzero(grid.lengths == k)[0])
+            self.round_s = grid.round_s[at, :n, surface.context]
+            self.tokens = float(grid.tokens[at])
+            self._draws, self._token_draws = grid.round_draws_s[at, :n, surface.context], grid.token_draws[at]
+        self.output_tokens = workload.mean_output_tokens
+        self.prefill_s = float(prefill_seconds(deployment, candidate, k))
+        self._prefill_draws = prefill_seconds(deployment, candidate, k, surface.uniforms)
+
+    def at(self, rate_per_s: float) -> SteadyLoad:
+        """Where the replica settles at a rate."""
+        return steady_load(
+            rate_per_s,
+            round_s=lambda b: np.interp(b, self.batches, self.round_s),
+            tokens_per_round=self.tokens,
+            output_tokens=self.output_tokens,
+            prefill_s=self.prefill_s,
+            max_batch=int(self.batches[-1]),
+        )
+
+    def rate(self, batch: float) -> float:
+        """The request rate at which the steady batch is ``batch``: B / (rounds * round_s(B) + B * prefill_s)."""
+        rounds = max(self.output_tokens - 1.0, 1.0) / self.tokens
+        return float(batch / (rounds * np.interp(batch, self.batches, self.round_s) + batch * self.prefill_s))
+
+    def largest_rate(self, tpot_s: float | None) -> float:
+        """The largest sustainable rate."""
+        return self._largest(self.round_s, self.tokens, self.prefill_s, tpot_s)
+
+    def largest_rate_draws(self, tpot_s: float | None) -> np.ndarray:
+        """The same for every joint draw of costs and acceptance, shape (n,)."""
+        if self._draws is None or self._token_draws is None:
+            return np.full(len(self._prefill_draws), self.largest_rate(tpot_s))
+        return np.array(
+            [
+                self._largest(self._draws[:, j], float(self._token_draws[j]), float(self._prefill_draws[j]), tpot_s)
+                for j in range(len(self._token_draws))
+            ]
+        )
+
+    def _largest(self, round_s: np.ndarray, tokens: float, prefill_s: float, tpot_s: float | None) -> float:
+        return sustainable_rate(
+            round_s=lambda b: np.interp(b, self.batches, round_s),
+            tokens_per_round=tokens,
+            output_tokens=self.output_tokens,
+            prefill_s=prefill_s,
+            max_batch=int(self.batches[-1]),
+            max_seconds_per_token=tpot_s,
+        )
+
+
+def asked_rate(deployment: Deployment) -> float | None:
+    """Requests per second that the scenario asks for, over all replicas; None for a closed loop."""
+    workload = deployment.workload
+    assert workload is not None
+    arrivals = workload.arrivals
+    if isinstance(arrivals, ClosedLoop):
+        return None
+    if isinstance(arrivals, Trace) and arrivals.rate_per_s is None:
+        span = float(arrivals.arrival_s[-1]) - float(arrivals.arrival_s[0])
+        return (len(arrivals.arrival_s) - 1) / span if span > 0 else None
+    return arrivals.rate_per_s
+
+
+def choose(deployment: Deployment, surface: Surfaces, curves: dict[tuple[str, int], Curve]) -> tuple[Choice, ...]:
+    """All configurations under the load that one replica gets, the one to use first.
+
+    The rate is shared by as few replicas as the best configuration needs. Each configuration settles at its own batch
+    (a faster one holds fewer requests at once); fewest seconds per token wins, a longer draft only for WORTH more.
+    In a closed loop every configuration runs at the given concurrency.
+    """
+    tpot_s = min((limit for quantity, _, limit in _limits(deployment) if quantity == "tpot"), default=None)
+    options: list[tuple[Candidate | None, int]] = [(None, 0)]
+    options += [(c, k) for c in deployment.candidates if c.process is not None for k in c.lengths]
+    largest = {}
+    for candidate, k in options:
+        key = (candidate.label if candidate else "none", k)
+        curves[key] = Curve(deployment, surface, candidate, k)
+        largest[key] = curves[key].largest_rate(tpot_s)
+    rate = asked_rate(deployment)
+    workload = deployment.workload
+    assert workload is not None
+    choices = []
+    for candidate, k in options:
+        key = (candidate.label if candidate else "none", k)
+        curve = curves[key]
+        if rate is None:
+            size = float(workload.arrivals.concurrency) if isinstance(workload.arrivals, ClosedLoop) else 1.0
+            size = min(size, float(curve.batches[-1]))
+            seconds = float(np.interp(size, curve.batches, curve.round_s)) / curve.tokens
+            load = SteadyLoad(stable=True, concurrency=size, seconds_per_token=seconds, prefill_share=0.0)
+        else:
+            best = max(largest.values())
+            share = rate / max(1, int(np.ceil(rate / best))) if best > 0 else rate
+            load = curve.at(share)
+        choices.append(Choice(candidate, k, load, largest[key]))
+    return tuple(sorted(choices, key=lambda c: _badness(c, choices)))
+
+
+def _badness(choice: Choice, choices: list[Choice]) -> tuple[float, float, float]:
+    """Unstable ones last (by the rate that they sustain); then those within WORTH of the fastest by draft length."""
+    if not choice.load.stable:
+        return 2.0, -choice.rate_per_s, float(choice.k)
+    fastest = min(c.load.seconds_per_token for c in choices if c.load.stable)
+    if choice.load.seconds_per_token <= fastest * (1.0 + WORTH):
+        return 0.0, float(choice.k), choice.load.seconds_per_token
+    return 1.0, choice.load.seconds_per_token, float(choice.k)
+
+
+def _limits(deployment: Deployment) -> tuple[tuple[str, float, float], ...]:
+    return deployment.scenario.slo.limits if deployment.scenario.slo else ()

@@ -1,0 +1,279 @@
+"""The whole plan of a scenario: does speculation pay, how far to draft, up to which load, on how many GPUs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from specsim.planning.capacity import Replica
+from specsim.planning.deployment import Deployment, deploy
+from specsim.planning.estimate import estimate
+from specsim.planning.grid import Grid, best_lengths, off_above
+from specsim.planning.operating import Choice, Curve, asked_rate, choose
+from specsim.planning.provenance import provenance, warnings
+from specsim.planning.schedule import schedule
+from specsim.planning.surface import Surfaces, surfaces
+from specsim.planning.why import explain
+from specsim.scenario import Scenario
+from specsim.scenario.sections import Slo
+from specsim.simulation.intervals import Estimate, across
+from specsim.simulation.program import Batch
+
+Progress = Callable[[int, int], None]
+"""Called with the parts done and the parts in all."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Plain tables, ready for JSON: every estimate is an object with ``value``, ``low`` and ``high``.
+
+    recommendation: what to run, or why nothing is recommended (``declined``). schedule: draft length by batch range.
+    grid: step time and speedup by drafter, K, batch and context. break_even: the acceptance length from which
+    speculation pays. capacity: rate of a replica, replicas, GPU-hours. provenance, warnings: what it rests on.
+    """
+
+    recommendation: dict[str, Any]
+    schedule: list[dict[str, Any]]
+    grid: list[dict[str, Any]]
+    break_even: list[dict[str, Any]]
+    capacity: list[dict[str, Any]]
+    provenance: dict[str, Any]
+    warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The tables by name."""
+        return dict(vars(self))
+
+
+def plan(scenario: Scenario, *, progress: Progress | None = None) -> Plan:
+    """Answer a scenario. Raises InputError for what ships nowhere, cannot be priced, or does not fit."""
+    report = progress or (lambda _done, _total: None)
+    report(0, 4)
+    deployment = deploy(scenario)
+    surface = surfaces(deployment)
+    report(1, 4)
+    curves: dict[tuple[str, int], Curve] = {}
+    choices = choose(deployment, surface, curves) if deployment.workload is not None else ()
+    ranges = [r for c in deployment.candidates if c.process is not None for r in schedule(deployment, surface, c)]
+    report(2, 4)
+    capacity = _capacity(deployment, choices, curves, lambda done, total: report(2 * total + done, 3 * total))
+    rows = []
+    for r in ranges:
+        row = {**vars(r), "speedup": r.speedup.to_dict()}
+        curve = curves.get((r.drafter if r.k else "none", r.k))
+        if curve is not None and r.context_tokens == surface.contexts[surface.context]:
+            row["request_rate_min_per_s"], row["request_rate_max_per_s"] = (
+                curve.rate(r.batch_min),
+                curve.rate(r.batch_max),
+            )
+        rows.append(row)
+    return Plan(
+        recommendation=_recommendation(deployment, surface, choices, curves),
+        schedule=rows,
+        grid=[row for label, grid in surface.grids.items() for row in _grid_rows(label, grid, surface)],
+        break_even=[row for label, grid in surface.grids.items() for row in _break_even_rows(label, grid, surface)],
+        capacity=capacity,
+        provenance=provenance(deployment, surface),
+        warnings=warnings(deployment, choices),
+    )
+
+
+def _recommendation(
+    deployment: Deployment, surface: Surfaces, choices: tuple[Choice, ...], curves: dict[tuple[str, int], Curve]
+) -> dict[str, Any]:
+    if not any(c.process is not None for c in deployment.candidates):
+        missing = "acceptance evidence" if deployment.candidates else "a drafter to compare with"
+        return {
+            "declined": f"there is no {missing}; measure it on your traffic (`specsim acceptance` reads vLLM's "
+            "metrics) and compare it with the break-even below"
+        }
+    if not choices:
+        return {"declined": "there is no workload; the load that a draft length must suit follows from it"}
+    best = choices[0]
+    context = float(surface.contexts[surface.context])
+    named = best.candidate or next(c for c in deployment.candidates if c.process is not None)
+    grid = surface.grids[named.label]
+    size = best.load.concurrency if best.load.stable else float(curves[best.label, best.k].batches[-1])
+    row = int(np.argmin(np.abs(np.log(surface.batches) - math.log(max(size, 1.0)))))
+    batch = float(surface.batches[row])
+    at = int(np.flatnonzero(grid.lengths == best.k)[0])
+    value, draws = float(grid.speedup[at, row, surface.context]), grid.speedup_draws[at, row, surface.context]
+    lengths = best_lengths(grid)
+    held_batches = surface.fits[:, surface.context]
+    held_contexts = surface.fits[row]
+    off_batch = off_above(lengths[held_batches, surface.context], surface.batches[held_batches])
+    plain = curves["none", 0]
+    shown_k = best.k or int(grid.lengths[1])
+    return {
+        "drafter": best.label,
+        "k": best.k,
+        "context_tokens": context,
+        "batch": batch,
+        "mean_batch": size,
+        "replica_stable": best.load.stable,
+        "seconds_per_output_token": best.load.seconds_per_token if best.load.stable else None,
+        "speedup": estimate(value, draws).to_dict(),
+        "faster_than_plain": float((draws > 1.0).mean()) if best.k else None,
+        "tokens_per_round": estimate(float(grid.tokens[at]), grid.token_draws[at]).to_dict(),
+        "speculation_off_above": {
+            "batch": off_batch,
+            "request_rate_per_s": None if off_batch is None else plain.rate(off_batch),
+            "context_tokens": off_above(lengths[row, held_contexts], surface.contexts[held_contexts]),
+        },
+        "considered_up_to": {
+            "batch": float(surface.batches[held_batches].max()),
+            "context_tokens": float(surface.contexts[held_contexts].max()),
+        },
+        "reason": explain(
+            deployment.program(None, 0),
+            deployment.program(named, shown_k),
+            Batch(batch, batch * context),
+            tokens_per_round=float(grid.tokens[int(np.flatnonzero(grid.lengths == shown_k)[0])]),
+        ),
+    }
+
+
+def _grid_rows(label: str, grid: Grid, surface: Surfaces) -> list[dict[str, Any]]:
+    rows = []
+    for i, k in enumerate(grid.lengths):
+        known = bool(np.isfinite(grid.tokens[i]))
+        tokens = estimate(float(grid.tokens[i]), grid.token_draws[i]).to_dict() if known else None
+        for j, batch in enumerate(grid.batches):
+            for m, context in enumerate(grid.contexts):
+                if not surface.fits[j, m]:
+                    continue
+                rows.append(
+                    {
+                        "drafter": label,
+                        "k": int(k),
+                        "batch": int(batch),
+                        "context_tokens": int(context),
+                        "tokens_per_round": tokens,
+                        "step_ms": _times(
+                            estimate(float(grid.round_s[i, j, m]), grid.round_draws_s[i, j, m]), 1e3
+                        ).to_dict(),
+                        "speedup": estimate(float(grid.speedup[i, j, m]), grid.speedup_draws[i, j, m]).to_dict()
+                        if known
+                        else None,
+                        "trust": _trust_name(int(grid.trust[i, j, m])),
+                    }
+                )
+    return rows
+
+
+def _break_even_rows(label: str, grid: Grid, surface: Surfaces) -> list[dict[str, Any]]:
+    return [
+        {
+            "drafter": label,
+            "k": int(k),
+            "batch": int(batch),
+            "context_tokens": int(context),
+            "acceptance_length": estimate(float(grid.break_even[i, j, m]), grid.break_even_draws[i, j, m]).to_dict(),
+            "possible": bool(grid.break_even[i, j, m] <= k + 1),
+        }
+        for i, k in enumerate(grid.lengths)
+        for j, batch in enumerate(grid.batches)
+        for m, context in enumerate(grid.contexts)
+        if k > 0 and surface.fits[j, m]
+    ]
+
+
+def _capacity(
+    deployment: Deployment, choices: tuple[Choice, ...], curves: dict[tuple[str, int], Curve], report: Progress
+) -> list[dict[str, Any]]:
+    """The recommended configuration and plain decoding, simulated with the same requests and acceptance."""
+    if not choices:
+        return []
+    slo = deployment.scenario.slo
+    plain = next(c for c in choices if c.k == 0)
+    compared = list(dict.fromkeys([choices[0], plain]))
+    rate = asked_rate(deployment)
+    rows = []
+    for done, choice in enumerate(compared):
+        report(done, len(compared))
+        if rate is None:
+            rows.append(_closed(deployment, choice))
+        elif slo is not None:
+            rows.append(_open(deployment, choice, curves[choice.label, choice.k], slo, rate))
+    return rows
+
+
+def _open(deployment: Deployment, choice: Choice, curve: Curve, slo: Slo, asked: float) -> dict[str, Any]:
+    given = deployment.scenario.simulation
+    tpot = min((limit for quantity, _, limit in slo.limits if quantity == "tpot"), default=None)
+    stable = curve.largest_rate(None)
+    bracket = max(curve.largest_rate(tpot), stable / 50.0)
+    replica = Replica(deployment, choice.candidate, choice.k)
+    found = replica.sustained(
+        slo, above=0.8 * min(bracket, stable), below=stable, replications=given.replications, requests=given.requests
+    )
+    draws = curve.largest_rate_draws(tpot) / max(bracket, 1e-12)
+    noise = across(found.by_replication)
+    rate = _scaled(found.rate_per_s, draws, noise)
+    return {
+        "configuration": _label(choice),
+        "drafter": choice.label,
+        "k": choice.k,
+        "request_rate_per_s": rate.to_dict(),
+        "replicas": math.ceil(asked / found.rate_per_s) if found.rate_per_s > 0 else None,
+        **_costs(deployment, rate),
+        "binding_constraint": found.binding,
+    }
+
+
+def _closed(deployment: Deployment, choice: Choice) -> dict[str, Any]:
+    given = deployment.scenario.simulation
+    replica = Replica(deployment, choice.candidate, choice.k)
+    runs = [replica.run(i, requests=given.requests) for i in range(given.replications)]
+    rate = across([len(r.arrival_s) / r.duration_s for r in runs])
+    return {
+        "configuration": _label(choice),
+        "drafter": choice.label,
+        "k": choice.k,
+        "request_rate_per_s": rate.to_dict(),
+        "replicas": None,
+        **_costs(deployment, rate),
+        "binding_constraint": "the closed loop's concurrency",
+    }
+
+
+def _costs(deployment: Deployment, rate: Estimate) -> dict[str, Any]:
+    """GPU-hours per million output tokens, and their price where one is given. More rate costs less: ends swap."""
+    workload = deployment.workload
+    assert workload is not None
+    if rate.value <= 0 or rate.low <= 0:
+        return {"gpu_hours_per_million_output_tokens": None}
+    hours = deployment.scenario.target.tensor_parallel * 1e6 / 3600.0 / workload.mean_output_tokens
+    spent = Estimate(hours / rate.value, hours / rate.high, hours / rate.low)
+    price = deployment.scenario.price
+    costs: dict[str, Any] = {"gpu_hours_per_million_output_tokens": spent.to_dict()}
+    if price is not None:
+        costs["cost_per_million_output_tokens"] = _times(spent, price.gpu_hour).to_dict()
+    return costs
+
+
+def _scaled(value: float, ratios: np.ndarray, noise: Estimate) -> Estimate:
+    """The simulated value with the closed form's relative spread and the simulation's own, added in squares."""
+    model = estimate(1.0, ratios)
+    centre = noise.value or 1.0
+    below = math.hypot(1.0 - model.low, (noise.value - noise.low) / centre)
+    above = math.hypot(model.high - 1.0, (noise.high - noise.value) / centre)
+    return Estimate(value, value * max(0.0, 1.0 - below), value * (1.0 + above))
+
+
+def _times(one: Estimate, factor: float) -> Estimate:
+    return Estimate(one.value * factor, one.low * factor, one.high * factor)
+
+
+def _label(choice: Choice) -> str:
+    return f"{choice.label}, K={choice.k}" if choice.k else "no speculation"
+
+
+def _trust_name(code: int) -> str:
+    from specsim.cost.shapes import Trust
+
+    return Trust(code).name.lower()
