@@ -51,7 +51,7 @@ def draft_verify(
         return RoundProgram(f"{target.name} decoding", 0, (_verify(target, main, 0.0),), _plain_host(engine))
     if drafter.target.hidden != target.hidden or drafter.target.vocab != target.vocab:
         raise InputError(f"{drafter.name} drafts for {drafter.target.name}, not {target.name}", field="drafter.model")
-    host = load_draft_host(engine.name)
+    host = load_draft_host(engine)
     drafted = k * drafter.proposal_rate
     passes = (
         _verify(target, main, drafted),
@@ -60,7 +60,10 @@ def draft_verify(
         ),
     )
     return RoundProgram(
-        f"{target.name} with {drafter.name}, K={k}", k, passes, _speculative_host(engine, host, drafter, drafted)
+        f"{target.name} with {drafter.name}, K={k}",
+        k,
+        passes,
+        _speculative_host(engine, host, drafter, drafted, profile),
     )
 
 
@@ -91,17 +94,23 @@ def _drafting(
     if not drafter.on_gpu:
         return ()
     maps = drafter.draft_vocab != drafter.target.vocab and drafter.method == "eagle3"
-    calls = host.pass_calls + (host.mapping_calls if maps else 0.0)
+    launches = host.model_calls + (host.mapping_calls if maps else 0.0)
+    preparing = host.first_calls + (host.fuse_calls if drafter.method == "eagle3" else 0.0)
     split = {"tensor_parallel": tensor_parallel}
     following = StepCost(drafter.next_pass(k, **split, dtype=dtype, kv_dtype=kv_dtype), profile, engine)
+
+    def pick(shape: StepShape) -> StepTime:
+        rows = sum((np.asarray(s.logit_rows, dtype=np.float64) for s in shape.segments), start=np.zeros(()))
+        rows = rows * (1 if drafter.sequential else k)
+        return StepTime({"pick": host.pick(rows, drafter.target.vocab, drafter.draft_vocab, profile.elementwise)})
 
     def next_shape(batch: Batch) -> StepShape:
         n, cached, longest = _after_first(batch, drafted, k)
         return StepShape((Segment("decode", n, n, cached, n, kv_max=longest),))
 
     def next_cost(shape: StepShape) -> StepTime:
-        busy = following.cost(shape)
-        return busy + StepTime({"launch": host.waiting(calls, busy)})
+        busy = following.cost(shape) + pick(shape)
+        return busy + StepTime({"launch": host.waiting(launches + host.pass_calls, busy)})
 
     if not drafter.sequential:
         return (Pass("draft", drafter.name, next_shape, next_cost, after=("verify",)),)
@@ -113,10 +122,8 @@ def _drafting(
         return StepShape((caught_up, *prefill_segments(batch)))
 
     def first_cost(shape: StepShape) -> StepTime:
-        busy = opening.cost(shape)
-        return busy + StepTime(
-            {"prepare": host.work(host.first_calls, busy.total_s), "launch": host.waiting(calls, busy)}
-        )
+        busy = opening.cost(shape) + pick(shape)
+        return busy + StepTime({"prepare": host.work(preparing, busy.total_s), "launch": host.waiting(launches, busy)})
 
     first = Pass("draft_first", drafter.name, first_shape, first_cost, after=("verify",))
     if k == 1:
@@ -129,22 +136,24 @@ def _after_first(batch: Batch, drafted: float, k: int) -> tuple[Floats, Floats, 
     n = np.asarray(batch.sequences, dtype=np.float64)
     grown = 1.0 + drafted + (k - 1) / 2.0
     chunks = len(batch.prefill)
-    prompts = float(sum(chunk.past + chunk.tokens for chunk in batch.prefill))
-    cached = np.asarray(batch.kv_tokens, dtype=np.float64) + n * grown + prompts
+    prompts = [np.add(chunk.past, chunk.tokens, dtype=np.float64) for chunk in batch.prefill]
+    cached = np.asarray(batch.kv_tokens, dtype=np.float64) + n * grown + sum(prompts)
     if batch.kv_max is None and not chunks:
         return n, cached, None
     mean = np.asarray(batch.kv_tokens, dtype=np.float64) / np.maximum(n, 1.0)
     longest = np.asarray(mean if batch.kv_max is None else batch.kv_max, dtype=np.float64) + grown
-    for chunk in batch.prefill:
-        longest = np.maximum(longest, float(chunk.past + chunk.tokens))
+    for prompt in prompts:
+        longest = np.maximum(longest, prompt)
     return n + chunks, cached, longest
 
 
 def prefill_segments(batch: Batch) -> tuple[Segment, ...]:
     """The batch's prefill chunks, like ones together. vLLM computes a row of logits for each, finished or not."""
-    alike = Counter((chunk.tokens, chunk.past) for chunk in batch.prefill)
+    if any(np.ndim(chunk.tokens) or np.ndim(chunk.past) for chunk in batch.prefill):  # many mixes at once: one by one
+        return tuple(Segment("prefill", 1.0, chunk.tokens, chunk.past, 1.0) for chunk in batch.prefill)
+    alike = Counter((float(np.asarray(chunk.tokens)), float(np.asarray(chunk.past))) for chunk in batch.prefill)
     return tuple(
-        Segment("prefill", float(count), float(count * tokens), float(count * past), float(count))
+        Segment("prefill", float(count), count * tokens, count * past, float(count))
         for (tokens, past), count in alike.items()
     )
 
@@ -152,7 +161,7 @@ def prefill_segments(batch: Batch) -> tuple[Segment, ...]:
 def _load(batch: Batch, drafted: float) -> tuple[Floats, Floats, Floats]:
     """Requests that are sampled for, tokens in the step, and drafted tokens to compare."""
     n = np.asarray(batch.sequences, dtype=np.float64)
-    tokens = n * (1.0 + drafted) + float(sum(chunk.tokens for chunk in batch.prefill))
+    tokens = n * (1.0 + drafted) + sum(np.asarray(chunk.tokens, dtype=np.float64) for chunk in batch.prefill)
     return n + float(sum(chunk.last for chunk in batch.prefill)), tokens, n * drafted
 
 
@@ -164,10 +173,16 @@ def _plain_host(engine: Engine) -> Callable[[Batch], StepTime]:
     return host
 
 
-def _speculative_host(engine: Engine, host: DraftHost, drafter: Drafter, drafted: float) -> Callable[[Batch], StepTime]:
+def _speculative_host(
+    engine: Engine, host: DraftHost, drafter: Drafter, drafted: float, profile: Profile
+) -> Callable[[Batch], StepTime]:
     def work(batch: Batch) -> StepTime:
         requests, tokens, rejected = _load(batch, drafted)
-        terms: dict[str, Term] = {"verify_inputs": host.work(host.verify_calls, rejected)}
+        terms: dict[str, Term] = {
+            "verify_inputs": host.work(host.verify_calls + host.round_calls, rejected),
+            "requests": host.requests(batch.sequences),
+            "rejection": host.rejection(rejected, drafter.target.vocab, profile.elementwise),
+        }
         if drafter.method == "ngram":
             terms["lookup"] = host.lookup(batch.sequences, batch.kv_tokens)
         return engine.host_time(requests, query_tokens=tokens, drafted=rejected) + StepTime(terms)
