@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from specsim.cost.shapes import StepTime, Term, Trust
 from specsim.errors import InputError
-from specsim.simulation.program import Batch, PrefillChunk, RoundProgram
+from specsim.simulation.program import Batch, RoundProgram
 
 Floats = NDArray[np.float64]
 
@@ -77,15 +77,16 @@ class KernelCost:
         """Price a batch: fields of shape (...), one iteration each; chunks are shared by all of them."""
         n = np.asarray(batch.sequences, dtype=np.float64)
         kv = np.asarray(batch.kv_tokens, dtype=np.float64)
-        n, kv = np.broadcast_arrays(n, kv)
+        sizes = [np.asarray(part, dtype=np.float64) for c in batch.prefill for part in (c.tokens, c.past)]
+        n, kv, *sizes = np.broadcast_arrays(n, kv, *sizes)
         each = kv / np.maximum(n, 1.0)
-        new = float(sum(chunk.tokens for chunk in batch.prefill))
+        new: Floats = sum(sizes[::2], np.zeros(n.shape))
         tokens = self._padded(n + new)
         ends = float(sum(chunk.last for chunk in batch.prefill))
         heads = n + ends
         terms = {
             "dense": np.interp(tokens, self.dense_tokens, self.dense_s),
-            "attention": self.layers * self._attention(n, each, batch.prefill),
+            "attention": self.layers * self._attention(n, each, sizes[::2], sizes[1::2]),
             "head": np.where(heads > 0, np.interp(heads, self.sequences, self.head_s), 0.0),
             "sampler": np.where(heads > 0, np.interp(heads, self.sequences, self.sampler_s), 0.0),
             "host": np.full(n.shape, self.host_s),
@@ -104,22 +105,22 @@ class KernelCost:
         inside = index < len(self.graph_sizes)
         return np.where(inside, self.graph_sizes[np.minimum(index, len(self.graph_sizes) - 1)], tokens)
 
-    def _attention(self, n: Floats, each: Floats, chunks: Sequence[PrefillChunk]) -> Floats:
-        if not chunks:
+    def _attention(self, n: Floats, each: Floats, tokens: Sequence[Floats], past: Sequence[Floats]) -> Floats:
+        if not tokens:
             at = _place(self.decode_n, n), _place(self.decode_kv, each)
             return np.where(n > 0, _linear(self.decode_s, at), 0.0)
-        if len(chunks) == 1:
-            return self._with_chunk(chunks[0].tokens, chunks[0].past, n, each)
-        none = np.zeros(())
-        total = sum(chunk.tokens for chunk in chunks)
-        own = sum(float(self._with_chunk(chunk.tokens, chunk.past, none, none)) for chunk in chunks)
-        return self._with_chunk(total, 0, n, each) + own - float(self._with_chunk(total, 0, none, none))
+        if len(tokens) == 1:
+            return self._with_chunk(tokens[0], past[0], n, each)
+        none = np.zeros(n.shape)
+        total: Floats = sum(tokens, none)
+        own: Floats = sum((self._with_chunk(c, p, none, none) for c, p in zip(tokens, past, strict=True)), none)
+        return self._with_chunk(total, none, n, each) + own - self._with_chunk(total, none, none, none)
 
-    def _with_chunk(self, tokens: float, past: float, n: Floats, each: Floats) -> Floats:
-        low, high, share = _place(np.log(self.chunks), np.log(max(float(tokens), self.chunks[0])))
-        rest = _place(self.chunk_past, np.asarray(float(past))), _place(self.mixed_n, n), _place(self.mixed_kv, each)
-        ends = [_linear(self.mixed_s[int(i)], rest) for i in (low, high)]
-        return np.asarray(ends[0] * (ends[1] / ends[0]) ** share)
+    def _with_chunk(self, tokens: Floats, past: Floats, n: Floats, each: Floats) -> Floats:
+        low, high, share = _place(np.log(self.chunks), np.log(np.maximum(tokens, self.chunks[0])))
+        rest = _place(self.chunk_past, past), _place(self.mixed_n, n), _place(self.mixed_kv, each)
+        shorter, longer = (_linear(self.mixed_s, ((i, i, np.zeros(())), *rest)) for i in (low, high))
+        return np.asarray(shorter * (longer / shorter) ** share)
 
 
 def read_kernels(directory: Path, *, layers: int, graph_sizes: Sequence[int], host_s: float = 0.0) -> KernelCost:

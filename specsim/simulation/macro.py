@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specsim.simulation.dropped import DroppedCaches
-from specsim.simulation.pricing import Chunk, Pricer
+from specsim.simulation.mixed import Chunk
+from specsim.simulation.pricing import Pricer
 from specsim.simulation.result import Result
 from specsim.simulation.rounds import BLOCK, RoundSource
 from specsim.simulation.serving import Serving

@@ -1,4 +1,4 @@
-"""Prices of iterations, fast: decode-only ones from a table over cached tokens, mixed ones from the program."""
+"""Prices of iterations, fast: from tables where they agree with the program, else from the program."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specsim.errors import InputError
+from specsim.simulation.mixed import TOLERANCE, Chunk, MixedTables
 from specsim.simulation.program import Batch, PrefillChunk, RoundProgram
 
 Floats = NDArray[np.float64]
-Chunk = tuple[int, int, bool]
-"""New tokens, cached tokens before them, whether they end the prompt."""
 
-_RATIO = 1.1
-"""Step of the grid over cached tokens: between knots, c + a x^p is linear to within p (1-p) ln(1.1)^2 / 8 < 0.03 %."""
+_RATIO = 1.05
+"""Step of the grid over cached tokens: between knots, c + a x^p is linear to within p (1-p) ln(1.05)^2 / 8 < 0.01 %."""
 
 _TOGETHER = 8
 """Batch sizes tabulated by one call of the program."""
@@ -28,6 +27,8 @@ class Pricer:
         self._knots: Floats = np.unique(np.concatenate([np.rint(_RATIO ** np.arange(knots + 1)), np.arange(1.0, 17.0)]))
         self._tables: dict[int, Floats] = {}
         self._mixed: dict[tuple[int, int, tuple[Chunk, ...]], float] = {}
+        self._chunked = MixedTables(program, self.decode)
+        self._tabulated: bool | None = None
 
     def decode_table(self, sequences: int) -> tuple[Floats, Floats]:
         """Knots (cached tokens, summed over sequences) and the seconds of a decode-only iteration at each."""
@@ -50,6 +51,10 @@ class Pricer:
 
     def mixed(self, sequences: int, kv_tokens: float, chunks: tuple[Chunk, ...]) -> float:
         """Seconds of one iteration that carries prefill chunks."""
+        if self._tabulated is None:
+            self._tabulated = self._chunked.worst_probe() <= TOLERANCE
+        if self._tabulated:
+            return self._chunked.seconds(sequences, kv_tokens, chunks)
         key = (sequences, int(kv_tokens), chunks)
         seconds = self._mixed.get(key)
         if seconds is None:

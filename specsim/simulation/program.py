@@ -14,10 +14,13 @@ from specsim.cost.shapes import StepShape, StepTime
 
 @dataclass(frozen=True)
 class PrefillChunk:
-    """Part of one prompt that shares the step: ``tokens`` new ones after ``past`` cached; ``last`` ends the prompt."""
+    """Part of one prompt that shares the step: ``tokens`` new ones after ``past`` cached; ``last`` ends the prompt.
 
-    tokens: int
-    past: int
+    Numbers broadcast with the batch's decode fields, so that one call can price many mixes.
+    """
+
+    tokens: ArrayLike
+    past: ArrayLike
     last: bool = True
 
 

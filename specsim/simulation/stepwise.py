@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from specsim.simulation.dropped import DroppedCaches
-from specsim.simulation.pricing import Chunk, Pricer
+from specsim.simulation.mixed import Chunk
+from specsim.simulation.pricing import Pricer
 from specsim.simulation.result import Result
 from specsim.simulation.serving import Serving
 from specsim.simulation.workload import Requests
