@@ -87,15 +87,24 @@ def grid(
     )
 
 
-def best_lengths(grid: Grid, *, worth: float = 0.01) -> NDArray[np.int64]:
-    """Draft length to use at each batch and context, (B, C): the smallest within ``worth`` of the fastest.
+def best_lengths(speed: Floats, lengths: NDArray[np.int64], *, worth: float = 0.02) -> NDArray[np.int64]:
+    """Draft length to use at each point along an axis of load, in as few changes as ``worth`` allows; shape (n,).
 
-    0 where no length is faster than plain decoding.
+    speed: (K, n) speedups, row 0 plain decoding. A length is good enough where it is within ``worth`` of the fastest;
+    from the lightest load on, the one that stays good enough longest is kept (the shorter of two), then the next.
+    Measured step times have steps of their own, and a schedule that follows each of them helps nobody.
     """
-    speed = grid.speedup
-    good_enough = speed >= speed.max(axis=0) * (1.0 - worth)
-    chosen = grid.lengths[np.argmax(good_enough, axis=0)]
-    return np.where(speed.max(axis=0) > 1.0, chosen, 0)
+    good = speed >= speed.max(axis=0) * (1.0 - worth)
+    good[0] = speed.max(axis=0) <= 1.0  # plain decoding exactly where nothing beats it
+    good[1:] &= speed[1:] > 1.0
+    chosen = np.zeros(speed.shape[1], dtype=np.int64)
+    start = 0
+    while start < len(chosen):
+        ends = np.where(good[:, start:], 1, 0).cumprod(axis=1).sum(axis=1)
+        at = int(np.argmax(ends))
+        chosen[start : start + int(ends[at])] = lengths[at]
+        start += int(ends[at])
+    return chosen
 
 
 def off_above(lengths: NDArray[np.int64], axis: Floats) -> float | None:

@@ -102,10 +102,11 @@ def _recommendation(
     batch = float(surface.batches[row])
     at = int(np.flatnonzero(grid.lengths == best.k)[0])
     value, draws = float(grid.speedup[at, row, surface.context]), grid.speedup_draws[at, row, surface.context]
-    lengths = best_lengths(grid)
     held_batches = surface.fits[:, surface.context]
     held_contexts = surface.fits[row]
-    off_batch = off_above(lengths[held_batches, surface.context], surface.batches[held_batches])
+    off_batch = off_above(
+        best_lengths(grid.speedup[:, held_batches, surface.context], grid.lengths), surface.batches[held_batches]
+    )
     plain = curves["none", 0]
     shown_k = best.k or int(grid.lengths[1])
     return {
@@ -122,7 +123,9 @@ def _recommendation(
         "speculation_off_above": {
             "batch": off_batch,
             "request_rate_per_s": None if off_batch is None else plain.rate(off_batch),
-            "context_tokens": off_above(lengths[row, held_contexts], surface.contexts[held_contexts]),
+            "context_tokens": off_above(
+                best_lengths(grid.speedup[:, row, held_contexts], grid.lengths), surface.contexts[held_contexts]
+            ),
         },
         "considered_up_to": {
             "batch": float(surface.batches[held_batches].max()),

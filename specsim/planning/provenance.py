@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 import specsim
 from specsim.acceptance.uncertainty import evidence_note, uncertainty_note
-from specsim.cost.shapes import Trust
+from specsim.cost.intervals import residual_quantiles
+from specsim.cost.shapes import Term, Trust
 from specsim.planning.deployment import Deployment
 from specsim.planning.estimate import DRAWS
 from specsim.planning.operating import Choice
@@ -17,6 +19,7 @@ from specsim.planning.surface import Surfaces
 from specsim.simulation.program import Batch
 
 MEANING = {
+    Trust.MEASURED: "measured at the very point",
     Trust.INTERPOLATED: "interpolated between measured points",
     Trust.BORROWED: "borrowed from the nearest measured shapes",
     Trust.PARAMETRIC: "from a fitted law",
@@ -29,16 +32,20 @@ def provenance(deployment: Deployment, surface: Surfaces) -> dict[str, Any]:
     profile = deployment.profile
     return {
         "profile": f"{profile.name} (sha256 {profile.sha256[:12]})",
-        "measured_by": profile.provenance.get("source"),
-        "residuals_p5_p95": _residuals(deployment),
+        "measured_by": _measured_by(profile.provenance),
+        "error_p5_to_p95": _errors(deployment, surface),
+        "answered_by": _layers(deployment, surface),
         "acceptance": [f"{c.label}: {c.source or 'none given'}" for c in deployment.candidates],
-        "acceptance_error": sorted(
-            {uncertainty_note(c.process, max(c.lengths)) for c in deployment.candidates if c.process is not None}
-        ),
-        "not_measured": _layers(deployment, surface),
+        "acceptance_error": [
+            f"{c.label}: {uncertainty_note(c.process, max(c.lengths))}"
+            for c in deployment.candidates
+            if c.process is not None
+        ],
+        "memory": _memory(deployment),
         "assumed": [
             f"host of {deployment.engine.name}: {deployment.engine.schedule.source}",
-            "decoding requests hold caches of equal length in the grid; the simulation follows each request's own",
+            "attention of K+1 query tokens: one read of the cache a sequence and the arithmetic of each token",
+            "decoding requests hold caches of equal length in the tables; the simulation follows each request's own",
             (
                 f"intervals: central 90 % of {DRAWS} joint draws of the profile's cross-validated errors and of the "
                 "acceptance evidence's own, one draw a part of the step, shared by all times that are compared"
@@ -74,29 +81,53 @@ def warnings(deployment: Deployment, choices: tuple[Choice, ...]) -> list[str]:
     return notes
 
 
-def _layers(deployment: Deployment, surface: Surfaces) -> list[str]:
-    """Parts of a round that were not measured as such, at the traffic's context and a middling batch."""
+def _measured_by(origin: Mapping[str, Any]) -> str:
+    """The package and the engine versions that the kernels were timed with."""
+    versions = sorted({str(table["framework_version"]) for table in origin.get("tables", ())})
+    package = " ".join(str(origin[key]) for key in ("package", "package_version", "licence") if key in origin)
+    return f"{package or 'not stated'}; engine versions {', '.join(versions) or 'not stated'}"
+
+
+def _terms(deployment: Deployment, surface: Surfaces) -> Iterator[tuple[str, Term]]:
+    """Terms of plain decoding and of each candidate's rounds, at the traffic's context and a middling batch."""
     context = float(surface.contexts[surface.context])
-    found: dict[str, str] = {}
     for candidate in (None, *deployment.candidates):
-        k = candidate.lengths[0] if candidate else 0
-        for name, term in deployment.program(candidate, k).time(Batch(16.0, 16.0 * context)).terms.items():
-            worst = Trust(int(np.max(term.trust)))
-            if worst > Trust.MEASURED:
-                found[name] = MEANING[worst]
+        program = deployment.program(candidate, candidate.lengths[-1] if candidate else 0)
+        yield from program.time(Batch(16.0, 16.0 * context)).terms.items()
+
+
+def _layers(deployment: Deployment, surface: Surfaces) -> list[str]:
+    """Which parts of a round each layer of trust answers for, best first."""
+    found = {name: Trust(int(np.max(term.trust))) for name, term in _terms(deployment, surface)}
     return [
-        f"{meaning}: {', '.join(sorted(n for n in found if found[n] == meaning))}"
-        for meaning in dict.fromkeys(found.values())
+        f"{meaning}: {', '.join(sorted(name for name in found if found[name] == layer))}"
+        for layer, meaning in MEANING.items()
+        if layer in found.values()
     ]
 
 
-def _residuals(deployment: Deployment) -> dict[str, str]:
-    profile = deployment.profile
-    at = np.asarray(profile.probabilities)
+def _errors(deployment: Deployment, surface: Surfaces) -> dict[str, str]:
+    """Ends of the cross-validated error of each family and layer that answers in this plan."""
+    used = {(term.family, Trust(int(np.max(term.trust)))) for _, term in _terms(deployment, surface)}
+    ends = np.array([0.05, 0.95])
     return {
-        f"{family} {layer.lower()}": "{:+.0%} to {:+.0%}".format(
-            *(np.exp(np.interp([0.05, 0.95], at, np.asarray(values))) - 1.0)
+        f"{family} ({layer.name.lower()})": "{:+.0f} to {:+.0f} %".format(
+            *(100.0 * np.expm1(residual_quantiles(deployment.profile, family, layer, ends)))
         )
-        for family, layers in profile.residuals.items()
-        for layer, values in layers.items()
+        for family, layer in sorted(used)
     }
+
+
+def _memory(deployment: Deployment) -> str:
+    if deployment.scenario.serving.num_gpu_blocks is not None:
+        return f"{deployment.scenario.serving.num_gpu_blocks:,} cache blocks, as given"
+    plain = deployment.memory(None, 0)
+    text = (
+        f"{plain.weight_bytes / 1e9:.1f} GB weights and {plain.cache_bytes / 1e9:.1f} GB cache a GPU "
+        f"({plain.cache_tokens:,} tokens)"
+    )
+    for candidate in deployment.candidates:
+        kept = deployment.memory(candidate, max(candidate.lengths))
+        if kept.num_gpu_blocks < plain.num_gpu_blocks:
+            text += f"; {kept.cache_tokens:,} with {candidate.label} at K={max(candidate.lengths)}"
+    return text

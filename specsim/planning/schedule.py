@@ -38,11 +38,11 @@ def schedule(deployment: Deployment, surface: Surfaces, candidate: Candidate) ->
     """The ranges of one candidate for every context, batches that the cache cannot hold left out."""
     made = []
     grid = surface.grids[candidate.label]
-    lengths = best_lengths(grid)
     for column, context in enumerate(surface.contexts):
         held = int(surface.fits[:, column].sum())
-        for low, high in _runs(lengths[:held, column]):
-            k = int(lengths[low, column])
+        lengths = best_lengths(grid.speedup[:, :held, column], grid.lengths)
+        for low, high in _runs(lengths):
+            k = int(lengths[low])
             middle = (low + high) // 2
             size = float(surface.batches[middle])
             speeds = grid.speedup[:, middle, column]

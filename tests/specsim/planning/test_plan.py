@@ -1,0 +1,156 @@
+"""The plan of a scenario, end to end: what must hold between its tables, and between scenarios."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from specsim.errors import InputError
+from specsim.planning import plan
+from specsim.scenario import Scenario
+
+BASE: dict[str, Any] = {
+    "target": {"model": "meta-llama/Llama-3.1-8B-Instruct", "hardware": "h100_sxm"},
+    "drafter": [
+        {"method": "eagle3", "num_speculative_tokens": [1, 3], "acceptance": {"per_position": [0.7, 0.66, 0.64]}}
+    ],
+    "workload": {
+        "arrivals": {"kind": "poisson", "rate_per_s": 4.0},
+        "prompt_tokens": {"kind": "fixed", "tokens": 512},
+        "output_tokens": {"kind": "fixed", "tokens": 64},
+    },
+    "serving": {"max_num_seqs": 64, "max_num_batched_tokens": 2048},
+    "slo": {"ttft_p95_ms": 2000.0, "tpot_p95_ms": 50.0},
+    "shown": {"context_tokens": [1024, 8192]},
+    "simulation": {"requests": 60, "replications": 5},
+}
+
+
+def planned(**changes: Any) -> dict[str, Any]:
+    document = {name: table for name, table in {**BASE, **changes}.items() if table is not None}
+    return plan(Scenario.from_dict(document)).to_dict()
+
+
+@pytest.fixture(scope="module")
+def base() -> dict[str, Any]:
+    return planned()
+
+
+def estimates(value: Any) -> list[dict[str, float]]:
+    if isinstance(value, dict):
+        if set(value) == {"value", "low", "high"}:
+            return [value]
+        return [e for inner in value.values() for e in estimates(inner)]
+    if isinstance(value, list):
+        return [e for inner in value for e in estimates(inner)]
+    return []
+
+
+def test_every_estimate_lies_in_its_interval_and_all_is_json(base: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(base, allow_nan=False)) == json.loads(json.dumps(base))
+    found = estimates(base)
+    assert len(found) > 100
+    assert all(e["low"] <= e["value"] <= e["high"] for e in found)
+
+
+def test_speedup_is_tokens_over_break_even(base: dict[str, Any]) -> None:
+    pays = {(r["k"], r["batch"], r["context_tokens"]): r["acceptance_length"] for r in base["break_even"]}
+    for row in base["grid"]:
+        if row["k"]:
+            needed = pays[row["k"], row["batch"], row["context_tokens"]]["value"]
+            assert row["speedup"]["value"] == pytest.approx(row["tokens_per_round"]["value"] / needed)
+
+
+def test_a_speedup_is_better_known_than_the_times_it_divides(base: dict[str, Any]) -> None:
+    def width(e: dict[str, float]) -> float:
+        return math.log(e["high"] / e["low"])
+
+    rows = [r for r in base["grid"] if r["k"] == 1 and r["batch"] <= 8]
+    assert rows
+    assert all(width(r["speedup"]) < width(r["step_ms"]) for r in rows)
+
+
+def test_tokens_per_round_are_one_plus_the_survival_that_was_given(base: dict[str, Any]) -> None:
+    by_k = {r["k"]: r["tokens_per_round"]["value"] for r in base["grid"]}
+    assert by_k[1] == pytest.approx(1.70)
+    assert by_k[3] == pytest.approx(1 + 0.7 + 0.7 * 0.66 + 0.7 * 0.66 * 0.64)
+
+
+def test_the_schedule_covers_every_batch_once_and_names_the_grid_s_lengths(base: dict[str, Any]) -> None:
+    for context in {r["context_tokens"] for r in base["schedule"]}:
+        ranges = [r for r in base["schedule"] if r["context_tokens"] == context]
+        assert ranges[0]["batch_min"] == 1
+        for before, after in pairwise(ranges):
+            assert after["batch_min"] == before["batch_max"] + 1
+            assert after["k"] != before["k"]
+
+
+def test_a_hopeless_drafter_is_left_off_and_break_even_stays(base: dict[str, Any]) -> None:
+    drafter = {"method": "eagle3", "num_speculative_tokens": [1, 3], "acceptance": {"rate": 0.0}}
+    hopeless = planned(drafter=[drafter])
+    assert hopeless["recommendation"]["k"] == 0
+    assert hopeless["recommendation"]["speculation_off_above"]["batch"] == 1
+    assert {r["k"] for r in hopeless["schedule"]} == {0}
+    assert hopeless["break_even"] == base["break_even"]
+
+
+def test_without_evidence_break_even_is_all_and_nothing_is_recommended(base: dict[str, Any]) -> None:
+    bare = planned(drafter=[{"method": "eagle3", "num_speculative_tokens": [1, 3]}])
+    assert "declined" in bare["recommendation"]
+    assert bare["schedule"] == []
+    assert bare["break_even"] == base["break_even"]
+    assert all(row["speedup"] is None for row in bare["grid"] if row["k"])
+    assert any("no acceptance evidence" in line for line in bare["warnings"])
+
+
+def test_no_price_no_cost_and_a_price_only_multiplies(base: dict[str, Any]) -> None:
+    assert all("cost_per_million_output_tokens" not in row for row in base["capacity"])
+    for row in planned(price={"gpu_hour": 2.5})["capacity"]:
+        hours, cost = row["gpu_hours_per_million_output_tokens"], row["cost_per_million_output_tokens"]
+        assert cost["value"] == pytest.approx(2.5 * hours["value"])
+
+
+def test_no_slo_no_capacity_and_the_plan_says_so() -> None:
+    loose = planned(slo=None)
+    assert loose["capacity"] == []
+    assert any("no SLO" in line for line in loose["warnings"])
+
+
+def test_replicas_follow_the_asked_rate_and_capacity_does_not(base: dict[str, Any]) -> None:
+    workload = {**BASE["workload"], "arrivals": {"kind": "poisson", "rate_per_s": 400.0}}
+    busy = planned(workload=workload)
+    for row in busy["capacity"]:
+        assert row["replicas"] == math.ceil(400.0 / row["request_rate_per_s"]["value"])
+    rates = [{r["k"]: r["request_rate_per_s"]["value"] for r in p["capacity"]} for p in (base, busy)]
+    assert rates[0][0] == pytest.approx(rates[1][0])
+
+
+def test_a_tighter_limit_never_sustains_more() -> None:
+    rates = [
+        planned(slo={"tpot_p95_ms": limit})["capacity"][-1]["request_rate_per_s"]["value"]
+        for limit in (9.0, 12.0, 50.0)
+    ]
+    assert rates == sorted(rates)
+    assert rates[0] < rates[-1]
+
+
+def test_the_same_seed_gives_the_same_plan(base: dict[str, Any]) -> None:
+    assert planned() == base
+
+
+def test_a_closed_loop_is_planned_at_its_concurrency() -> None:
+    workload = {**BASE["workload"], "arrivals": {"kind": "closed", "concurrency": 16}}
+    loop = planned(workload=workload, slo=None)
+    assert loop["recommendation"]["batch"] == 16
+    assert {row["binding_constraint"] for row in loop["capacity"]} == {"the closed loop's concurrency"}
+
+
+def test_a_model_that_does_not_fit_is_one_line_with_the_arithmetic() -> None:
+    target = {"model": "meta-llama/Llama-3.1-70B-Instruct", "hardware": "h100_sxm"}
+    with pytest.raises(InputError, match="doesn't fit") as caught:
+        planned(target=target, drafter=[{"method": "ngram", "num_speculative_tokens": 3}])
+    assert len(caught.value.lines) == 1
