@@ -130,7 +130,7 @@ class Drafter(Section):
         " head published for the target, else a layer like the target's",
     )
     num_speculative_tokens: DraftLengths | None = Field(
-        default=None, description="draft lengths to consider: a number or a list; 0 is always considered"
+        default=None, description="draft lengths to consider, a number or a list; 0 is always considered"
     )
     acceptance: Acceptance | None = Field(
         default=None, description="acceptance of this drafter; with a single drafter a top-level [acceptance] will do"
@@ -199,7 +199,7 @@ class Serving(Section):
 
 
 class Slo(Section):
-    """Latency that must hold: any of these."""
+    """Limits of latency, all of which must hold."""
 
     ttft_p50_ms: TtftMs | None = Field(default=None, description="median time to first token, in milliseconds")
     ttft_p90_ms: TtftMs | None = Field(
