@@ -195,17 +195,25 @@ def _capacity(
     plain = next(c for c in choices if c.k == 0)
     compared = list(dict.fromkeys([choices[0], plain]))
     rate = asked_rate(deployment)
-    rows = []
+    rows, draws = [], []
     for done, choice in enumerate(compared):
         report(done, len(compared))
         if rate is None:
             rows.append(_closed(deployment, choice))
         elif slo is not None:
-            rows.append(_open(deployment, choice, curves[choice.label, choice.k], slo, rate))
+            row, relative = _open(deployment, choice, curves[choice.label, choice.k], slo, rate)
+            rows.append(row)
+            draws.append(relative)
+    if len(draws) == 2 and all(row["request_rate_per_s"]["value"] > 0 for row in rows):
+        gain = rows[0]["request_rate_per_s"]["value"] / rows[1]["request_rate_per_s"]["value"]
+        rows[0]["rate_over_plain"] = estimate(gain, gain * draws[0] / draws[1]).to_dict()
     return rows
 
 
-def _open(deployment: Deployment, choice: Choice, curve: Curve, slo: Slo, asked: float) -> dict[str, Any]:
+def _open(
+    deployment: Deployment, choice: Choice, curve: Curve, slo: Slo, asked: float
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The row of one configuration, and plausible rates relative to it, by joint draw."""
     given = deployment.scenario.simulation
     tpot = min((limit for quantity, _, limit in slo.limits if quantity == "tpot"), default=None)
     stable = curve.largest_rate(None)
@@ -214,10 +222,9 @@ def _open(deployment: Deployment, choice: Choice, curve: Curve, slo: Slo, asked:
     found = replica.sustained(
         slo, above=0.8 * min(bracket, stable), below=stable, replications=given.replications, requests=given.requests
     )
-    draws = curve.largest_rate_draws(tpot) / max(bracket, 1e-12)
-    noise = across(found.by_replication)
-    rate = _scaled(found.rate_per_s, draws, noise)
-    return {
+    relative = np.maximum(curve.largest_rate_draws(tpot), 1e-9 * stable) / bracket
+    rate = _scaled(found.rate_per_s, relative, across(found.by_replication))
+    row = {
         "configuration": _label(choice),
         "drafter": choice.label,
         "k": choice.k,
@@ -226,6 +233,7 @@ def _open(deployment: Deployment, choice: Choice, curve: Curve, slo: Slo, asked:
         **_costs(deployment, rate),
         "binding_constraint": found.binding,
     }
+    return row, relative
 
 
 def _closed(deployment: Deployment, choice: Choice) -> dict[str, Any]:

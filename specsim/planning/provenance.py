@@ -74,6 +74,12 @@ def warnings(deployment: Deployment, choices: tuple[Choice, ...]) -> list[str]:
         notes += [f"{candidate.label}: {note}" for note in dict.fromkeys(found) if note]
     if deployment.workload is not None and deployment.scenario.slo is None:
         notes.append("no SLO is given, so no capacity is computed; add [slo] or --slo-tpot-ms and --slo-ttft-ms")
+    most = max(choices, key=lambda c: c.rate_per_s, default=None)
+    if most is not None and most.rate_per_s > 1.02 * choices[0].rate_per_s:
+        notes.append(
+            f"{choices[0].label} at K={choices[0].k} is best at the asked load; under the highest load {most.label} at "
+            f"K={most.k} sustains {most.rate_per_s / choices[0].rate_per_s:.2f} times its rate (closed form)"
+        )
     if choices and not choices[0].load.stable:
         notes.append(
             "no configuration sustains the load in closed form; the recommendation is the one that comes nearest"
