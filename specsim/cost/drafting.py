@@ -27,8 +27,8 @@ class DraftHost:
     where that takes longer; mapping_calls more where the head has a vocabulary of its own. round_calls: once a round.
     loops: passes in Python over the speculating requests, ``loop_s`` a request. reject_kernels and reject_bytes (a row
     and vocabulary entry): the rejection sampler. pick_bytes: choosing a drafted token from its logits;
-    mapping_slowdown: of the scatter back to the target's vocabulary over a copy. serial_s: host work a step that
-    speculation exposes because it turns overlapped scheduling off.
+    mapping_slowdown: of the scatter back to the target's vocabulary over a copy; tree_kernels: small ones of a pass
+    that keep a tree of drafts. serial_s: host work a step that speculation exposes by turning overlap off.
     """
 
     call_s: float
@@ -49,6 +49,7 @@ class DraftHost:
     reject_source: str
     pick_bytes: float
     mapping_slowdown: float
+    tree_kernels: float
     pick_source: str
     serial_s: float
     serial_source: str
@@ -76,12 +77,26 @@ class DraftHost:
         moved = self.reject_bytes * vocab * drafted / small.bandwidth_bytes_per_s
         return _kernels(np.where(drafted > 0, moved + self.reject_kernels * small.kernel_s, 0.0))
 
+    def around(self, requests: ArrayLike, drafted: ArrayLike, vocab: int, small: Elementwise) -> StepTime:
+        """What a round takes beside its passes: inputs of a verification of ``drafted`` tokens, and the rejection."""
+        rows = np.asarray(drafted, dtype=np.float64)
+        return StepTime(
+            {
+                "verify_inputs": self.work(self.verify_calls + self.round_calls, rows),
+                "requests": self.requests(requests),
+                "rejection": self.rejection(rows, vocab, small),
+                "serial": _host(np.where(rows > 0, self.serial_s, 0.0)),
+            }
+        )
+
     def pick(self, rows: ArrayLike, vocab: int, draft_vocab: int, small: Elementwise) -> Term:
         """Choosing drafted tokens from ``rows`` of logits, mapped back to the target's vocabulary where they differ."""
         entries = self.pick_bytes * draft_vocab
         if self.mapping_slowdown and draft_vocab != vocab:  # fill, scatter, and an argmax over the whole vocabulary
             entries = 2.0 * self.pick_bytes * vocab + self.mapping_slowdown * 2.0 * self.pick_bytes * draft_vocab
-        return _kernels(entries * np.asarray(rows, dtype=np.float64) / small.bandwidth_bytes_per_s)
+        drawn = np.asarray(rows, dtype=np.float64)
+        moved = entries * drawn / small.bandwidth_bytes_per_s
+        return _kernels(moved + np.where(drawn > 0, self.tree_kernels * small.kernel_s, 0.0))
 
     def lookup(self, sequences: ArrayLike, kv_tokens: ArrayLike) -> Term:
         """An n-gram search through every sequence's context."""

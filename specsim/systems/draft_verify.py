@@ -13,7 +13,7 @@ from specsim.cost.drafting import DraftHost, load_draft_host
 from specsim.cost.engine import Engine
 from specsim.cost.model import ModelShape
 from specsim.cost.profile import Profile
-from specsim.cost.shapes import Floats, Segment, StepShape, StepTime, Term
+from specsim.cost.shapes import Floats, Segment, StepShape, StepTime
 from specsim.cost.step import StepCost
 from specsim.errors import InputError
 from specsim.simulation.program import Batch, Pass, RoundProgram
@@ -100,8 +100,7 @@ def _drafting(
     following = StepCost(drafter.next_pass(k, **split, dtype=dtype, kv_dtype=kv_dtype), profile, engine)
 
     def pick(shape: StepShape) -> StepTime:
-        rows = sum((np.asarray(s.logit_rows, dtype=np.float64) for s in shape.segments), start=np.zeros(()))
-        rows = rows * (1 if drafter.sequential else k)
+        rows = logit_rows(shape) * (1 if drafter.sequential else k)
         return StepTime({"pick": host.pick(rows, drafter.target.vocab, drafter.draft_vocab, profile.elementwise)})
 
     def next_shape(batch: Batch) -> StepShape:
@@ -158,6 +157,14 @@ def prefill_segments(batch: Batch) -> tuple[Segment, ...]:
     )
 
 
+def logit_rows(shape: StepShape) -> Floats:
+    """Rows of logits that a pass computes, over all its segments."""
+    rows = np.zeros(())
+    for segment in shape.segments:
+        rows = rows + np.asarray(segment.logit_rows, dtype=np.float64)
+    return rows
+
+
 def _load(batch: Batch, drafted: float) -> tuple[Floats, Floats, Floats]:
     """Requests that are sampled for, tokens in the step, and drafted tokens to compare."""
     n = np.asarray(batch.sequences, dtype=np.float64)
@@ -178,13 +185,9 @@ def _speculative_host(
 ) -> Callable[[Batch], StepTime]:
     def work(batch: Batch) -> StepTime:
         requests, tokens, rejected = _load(batch, drafted)
-        terms: dict[str, Term] = {
-            "verify_inputs": host.work(host.verify_calls + host.round_calls, rejected),
-            "requests": host.requests(batch.sequences),
-            "rejection": host.rejection(rejected, drafter.target.vocab, profile.elementwise),
-        }
+        extra = host.around(batch.sequences, rejected, drafter.target.vocab, profile.elementwise)
         if drafter.method == "ngram":
-            terms["lookup"] = host.lookup(batch.sequences, batch.kv_tokens)
-        return engine.host_time(requests, query_tokens=tokens, drafted=rejected) + StepTime(terms)
+            extra = extra + StepTime({"lookup": host.lookup(batch.sequences, batch.kv_tokens)})
+        return engine.host_time(requests, query_tokens=tokens, drafted=rejected) + extra
 
     return work

@@ -1,0 +1,101 @@
+"""Draft a tree, then verify it: EAGLE's dynamic trees as SGLang runs them, as a round program."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from specsim.cost.drafter import Drafter
+from specsim.cost.drafting import load_draft_host
+from specsim.cost.engine import Engine
+from specsim.cost.model import ModelShape
+from specsim.cost.profile import Profile
+from specsim.cost.shapes import Segment, StepShape, StepTime
+from specsim.cost.step import StepCost
+from specsim.errors import InputError
+from specsim.simulation.program import Batch, Pass, RoundProgram
+from specsim.systems.draft_verify import logit_rows, prefill_segments
+
+
+def draft_tree(
+    target: ModelShape,
+    drafter: Drafter,
+    *,
+    steps: int,
+    branches: int,
+    tokens: int,
+    profile: Profile,
+    engine: Engine,
+    draft_profile: Profile | None = None,
+    tensor_parallel: int = 1,
+    dtype: str = "bf16",
+    kv_dtype: str = "bf16",
+) -> RoundProgram:
+    """A round of ``steps`` drafting passes over ``branches`` tokens a sequence, of whose tree ``tokens`` are verified.
+
+    The names are SGLang's: speculative-num-steps, -eagle-topk, -num-draft-tokens (the tree with its root: a chain of
+    K drafted tokens has K + 1). Passes: the target over ``tokens`` a sequence under a tree mask; the drafter over the
+    accepted tokens, padded to ``steps`` + 1 in its captured graph; ``steps`` - 1 passes of ``branches`` tokens.
+
+    Attention of a tree is priced as that of a chain of as many tokens. Raises InputError for a tree that ``steps`` and
+    ``branches`` cannot fill, and for drafters that don't draft in sequence.
+    """
+    most = 1 + branches + (steps - 1) * branches**2
+    for name, value, low in (("steps", steps, 1), ("branches", branches, 1), ("tokens", tokens, 2)):
+        if value < low:
+            raise InputError(f"{value}; give {low} or more", field=f"drafter.{name}")
+    if tokens > most:
+        raise InputError(
+            f"{tokens}; {steps} steps of {branches} branches fill a tree of {most} at most", field="drafter.tokens"
+        )
+    if not drafter.sequential:
+        raise InputError(f"{drafter.method} drafts no trees here; use eagle, eagle3 or mtp", field="drafter.method")
+    host, split = load_draft_host(engine), {"tensor_parallel": tensor_parallel}
+    precision = {"dtype": dtype, "kv_dtype": kv_dtype}
+    drafting = draft_profile or profile
+    main = StepCost(target.forward(**split, **precision), profile, engine)  # type: ignore[arg-type]
+    opening = StepCost(drafter.first_pass(steps, **split, **precision), drafting, engine)  # type: ignore[arg-type]
+    following = StepCost(drafter.next_pass(steps, **split, **precision), drafting, engine)  # type: ignore[arg-type]
+
+    def verified(batch: Batch) -> StepShape:
+        n = np.asarray(batch.sequences, dtype=np.float64)
+        tree = Segment("tree", n, n * tokens, batch.kv_tokens, n * tokens, kv_max=batch.kv_max)
+        return StepShape((tree, *prefill_segments(batch)))
+
+    def extended(batch: Batch) -> StepShape:
+        n = np.asarray(batch.sequences, dtype=np.float64)
+        accepted = Segment("verify", n, n * (steps + 1), batch.kv_tokens, n, kv_max=batch.kv_max)
+        return StepShape((accepted, *prefill_segments(batch)))
+
+    def grown(batch: Batch) -> StepShape:
+        n = np.asarray(batch.sequences, dtype=np.float64)
+        cached = np.asarray(batch.kv_tokens, dtype=np.float64) + n * (1.0 + steps / 2.0)
+        rows = n * branches
+        return StepShape((Segment("tree", n, rows, cached, rows, kv_max=batch.kv_max),))
+
+    def pick(shape: StepShape) -> StepTime:
+        rows = logit_rows(shape)
+        return StepTime({"pick": host.pick(rows, target.vocab, drafter.draft_vocab, drafting.elementwise)})
+
+    def open_cost(shape: StepShape) -> StepTime:
+        busy = opening.cost(shape) + pick(shape)
+        return busy + StepTime({"prepare": host.work(host.first_calls, busy.total_s)})
+
+    def grow_cost(shape: StepShape) -> StepTime:
+        return following.cost(shape) + pick(shape)
+
+    def work(batch: Batch) -> StepTime:
+        n = np.asarray(batch.sequences, dtype=np.float64)
+        prompts = float(sum(chunk.tokens for chunk in batch.prefill))
+        sampled = n + float(sum(chunk.last for chunk in batch.prefill))
+        compared = n * (tokens - 1)
+        own = engine.host_time(sampled, query_tokens=n * tokens + prompts, drafted=compared)
+        return own + host.around(n, compared, target.vocab, profile.elementwise)
+
+    passes = [
+        Pass("verify", target.name, verified, main.cost),
+        Pass("draft_first", drafter.name, extended, open_cost, after=("verify",)),
+    ]
+    if steps > 1:
+        passes.append(Pass("draft", drafter.name, grown, grow_cost, repeats=steps - 1, after=("draft_first",)))
+    name = f"{target.name} with {drafter.name}, {steps} steps, {branches} branches, {tokens} tokens"
+    return RoundProgram(name, tokens - 1, tuple(passes), work)
