@@ -13,7 +13,7 @@ from specsim.cost.shapes import Segment, StepShape, StepTime
 from specsim.cost.step import StepCost
 from specsim.errors import InputError
 from specsim.simulation.program import Batch, Pass, RoundProgram
-from specsim.systems.draft_verify import logit_rows, prefill_segments
+from specsim.systems.draft_verify import iteration_load, logit_rows, prefill_segments
 
 
 def draft_tree(
@@ -84,12 +84,9 @@ def draft_tree(
         return following.cost(shape) + pick(shape)
 
     def work(batch: Batch) -> StepTime:
-        n = np.asarray(batch.sequences, dtype=np.float64)
-        prompts = float(sum(chunk.tokens for chunk in batch.prefill))
-        sampled = n + float(sum(chunk.last for chunk in batch.prefill))
-        compared = n * (tokens - 1)
-        own = engine.host_time(sampled, query_tokens=n * tokens + prompts, drafted=compared)
-        return own + host.around(n, compared, target.vocab, profile.elementwise)
+        sampled, scheduled, compared = iteration_load(batch, tokens - 1)
+        own = engine.host_time(sampled, query_tokens=scheduled, drafted=compared)
+        return own + host.around(batch.sequences, compared, target.vocab, profile.elementwise)
 
     passes = [
         Pass("verify", target.name, verified, main.cost),

@@ -165,7 +165,7 @@ def logit_rows(shape: StepShape) -> Floats:
     return rows
 
 
-def _load(batch: Batch, drafted: float) -> tuple[Floats, Floats, Floats]:
+def iteration_load(batch: Batch, drafted: float) -> tuple[Floats, Floats, Floats]:
     """Requests that are sampled for, tokens in the step, and drafted tokens to compare."""
     n = np.asarray(batch.sequences, dtype=np.float64)
     tokens = n * (1.0 + drafted) + sum(np.asarray(chunk.tokens, dtype=np.float64) for chunk in batch.prefill)
@@ -174,7 +174,7 @@ def _load(batch: Batch, drafted: float) -> tuple[Floats, Floats, Floats]:
 
 def _plain_host(engine: Engine) -> Callable[[Batch], StepTime]:
     def host(batch: Batch) -> StepTime:
-        requests, tokens, _ = _load(batch, 0.0)
+        requests, tokens, _ = iteration_load(batch, 0.0)
         return engine.host_time(requests, query_tokens=tokens)
 
     return host
@@ -184,7 +184,7 @@ def _speculative_host(
     engine: Engine, host: DraftHost, drafter: Drafter, drafted: float, profile: Profile
 ) -> Callable[[Batch], StepTime]:
     def work(batch: Batch) -> StepTime:
-        requests, tokens, rejected = _load(batch, drafted)
+        requests, tokens, rejected = iteration_load(batch, drafted)
         extra = host.around(batch.sequences, rejected, drafter.target.vocab, profile.elementwise)
         if drafter.method == "ngram":
             extra = extra + StepTime({"lookup": host.lookup(batch.sequences, batch.kv_tokens)})
