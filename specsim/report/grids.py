@@ -8,12 +8,12 @@ from typing import Any
 from rich.text import Text
 
 from specsim.report.layout import Column, paragraph, print_table
-from specsim.report.numbers import digits, stacked
+from specsim.report.numbers import count, ratio, stacked
 
 Row = Mapping[str, Any]
-MOST_ROWS = 9
+MOST_ROWS = 7
 MOST_LENGTHS = 8
-LOW_TRUST = ("TRANSFERRED", "PARAMETRIC")
+"""Draft lengths, 0 among them, whose intervals stand side by side in 100 columns."""
 
 
 def contexts(rows: Sequence[Row]) -> list[int]:
@@ -26,7 +26,7 @@ def context_shown(plan: Mapping[str, Any]) -> int | None:
     there = contexts(plan["grid"]) or contexts(plan["break_even"])
     if not there:
         return None
-    wanted = (plan.get("recommendation") or {}).get("context_tokens")
+    wanted = plan["recommendation"].get("context_tokens")
     return there[len(there) // 2] if wanted is None else min(there, key=lambda tokens: abs(tokens - wanted))
 
 
@@ -43,34 +43,30 @@ def print_speedup(plan: Mapping[str, Any], drafter: str, context: int) -> None:
     def chosen(row: Row) -> bool:
         return any(low <= row["batch"] <= (high or float("inf")) and row["k"] == k for (low, high), k in best.items())
 
-    lengths = _thinned([k for k in _sorted(rows, "k") if k > 0], MOST_LENGTHS)
-    header = [Text("tokens a round"), *(stacked(_first(rows, k, "tokens_per_round")) for k in lengths)]
+    lengths = [k for k in _lengths(rows) if k > 0]
+    header = [Text("tokens/round"), *(stacked(_first(rows, k, "tokens_per_round"), form=ratio) for k in lengths)]
 
     def cell(row: Row) -> Text:
         if row["speedup"] is not None and chosen(row):
-            return stacked(row["speedup"], mark="*", style="bold green")
+            return stacked(row["speedup"], form=ratio, mark="*", style="bold green")
         slower = row["speedup"] is not None and row["speedup"]["value"] < 1
-        return stacked(row["speedup"], style="red" if slower else "")
+        return stacked(row["speedup"], form=ratio, style="red" if slower else "")
 
-    _print(
-        f"{drafter}: how much faster is decoding? ({digits(context, 4)} tokens of context)", rows, lengths, cell, header
-    )
+    _print(f"{drafter}: how much faster is decoding? ({count(context)} tokens of context)", rows, lengths, cell, header)
     paragraph(
         "Speedup: output tokens a second over those of plain decoding at the same batch; below it the 90 % interval."
-        " Tokens a round: acceptance length, the bonus token counted. * the length to use at that batch"
-        " (no mark: none pays).",
+        " Tokens/round: acceptance length, the bonus token counted. * the length that the schedule uses at"
+        " that batch (no mark: none pays).",
         style="dim",
     )
 
 
 def print_step_time(plan: Mapping[str, Any], drafter: str, context: int) -> None:
     """Milliseconds of a round: drafting, verification and host work."""
-    plain = [row for row in plan["grid"] if row["k"] == 0 and row["context_tokens"] == context]
-    rows = [*_of(plan["grid"], drafter, context), *plain]
-    rows = list({(row["k"], row["batch"]): row for row in rows}.values())
-    lengths = _thinned(_sorted(rows, "k"), MOST_LENGTHS)
+    rows = _of(plan["grid"], drafter, context)
+    lengths = _lengths(rows)
     _print(
-        f"{drafter}: how long does a round take, in ms? ({digits(context, 4)} tokens of context)",
+        f"{drafter}: how long does a round take, in ms? ({count(context)} tokens of context)",
         rows,
         lengths,
         lambda row: stacked(row["step_ms"]),
@@ -85,14 +81,14 @@ def print_break_even(plan: Mapping[str, Any], drafter: str, context: int) -> Non
 
     def cell(row: Row) -> Text:
         if not row["possible"]:
-            return stacked(row["acceptance_length"], mark="!", style="red")
+            return stacked(row["acceptance_length"], form=ratio, mark="!", style="red")
         mine = reached.get((row["k"], row["batch"]))
         pays = mine is not None and mine["value"] > row["acceptance_length"]["value"]
-        return stacked(row["acceptance_length"], style="green" if pays else "")
+        return stacked(row["acceptance_length"], form=ratio, style="green" if pays else "")
 
-    lengths = _thinned([k for k in _sorted(rows, "k") if k > 0], MOST_LENGTHS)
+    lengths = [k for k in _lengths(rows) if k > 0]
     _print(
-        f"{drafter}: from which acceptance length does it pay? ({digits(context, 4)} tokens of context)",
+        f"{drafter}: from which acceptance length does it pay? ({count(context)} tokens of context)",
         rows,
         lengths,
         cell,
@@ -109,10 +105,11 @@ def _print(
 ) -> None:
     at = {(row["batch"], row["k"]): row for row in rows}
     table = [] if header is None else [header]
-    for batch in _thinned(_sorted(rows, "batch"), MOST_ROWS):
+    for batch in _sorted(rows, "batch"):
         cells = [cell(at[batch, k]) if (batch, k) in at else Text("") for k in lengths]
-        table.append([Text(f"batch {batch:,g}"), *cells])
-    print_table(title, [Column(""), *(Column(f"K={k}", right=True) for k in lengths)], table)
+        table.append([Text(f"batch {count(batch)}"), *cells])
+    columns = [Column("", whole=True), *(Column(f"K={k}", right=True, whole=True) for k in lengths)]
+    print_table(title, columns, table)
 
 
 def _of(rows: Sequence[Row], drafter: str, context: int) -> list[Row]:
@@ -127,12 +124,26 @@ def _sorted(rows: Sequence[Row], field: str) -> list[Any]:
     return sorted({row[field] for row in rows})
 
 
-def _thinned(values: list[Any], most: int) -> list[Any]:
-    """At most so many of the values, evenly, first and last kept; powers of two first where they suffice."""
-    if len(values) <= most:
-        return values
-    powers = [v for v in values if float(v).is_integer() and int(v) & (int(v) - 1) == 0]
-    pool = powers if len(powers) >= most // 2 else values
-    if len(pool) <= most:
-        return pool
-    return [pool[round(i * (len(pool) - 1) / (most - 1))] for i in range(most)]
+def _lengths(rows: Sequence[Row]) -> list[int]:
+    """At most so many draft lengths as fit the width: evenly chosen, the first and the last among them."""
+    there = _sorted(rows, "k")
+    if len(there) <= MOST_LENGTHS:
+        return there
+    return [there[round(i * (len(there) - 1) / (MOST_LENGTHS - 1))] for i in range(MOST_LENGTHS)]
+
+
+def batches_shown(plan: Mapping[str, Any], asked: Sequence[int] | None) -> list[int]:
+    """Batch sizes of the tables: those asked for, else powers of two up to the largest, and the recommendation's."""
+    there = _sorted(plan["grid"], "batch")
+    if asked:
+        return [batch for batch in there if batch in asked]
+    powers = [batch for batch in there if batch & (batch - 1) == 0]
+    here = plan["recommendation"].get("batch")
+    kept = {powers[0], *powers[-MOST_ROWS + 1 :], there[-1]} | ({here} if here in there else set())
+    return sorted(kept)
+
+
+def at_batches(plan: Mapping[str, Any], batches: Sequence[int]) -> dict[str, Any]:
+    """The plan with only these batch sizes in its tables."""
+    kept = {name: [row for row in plan[name] if row["batch"] in batches] for name in ("grid", "break_even")}
+    return {**plan, **kept}

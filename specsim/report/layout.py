@@ -59,13 +59,13 @@ def paragraph(text: str, *, style: str = "") -> None:
     show(Text(text, style=style))
 
 
-def bullets(lines: Sequence[str], *, style: str = "") -> None:
+def bullets(lines: Sequence[str], *, style: str = "", indent: int = 0) -> None:
     """One wrapped item a line."""
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column()
     for line in lines:
-        grid.add_row(Text("-", style=style), Text(line, style=style))
+        grid.add_row(Text(" " * indent + "-", style=style), Text(line, style=style))
     show(grid)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.text import Text
 
 NOTHING = "-"
+Form = Callable[[float], str]
+"""How a number is written."""
 
 
 def digits(value: float, significant: int = 3) -> str:
@@ -21,27 +23,37 @@ def digits(value: float, significant: int = 3) -> str:
         return f"{value:.{max(significant - 2, 0)}f}"
     if size >= 1 or size == 0:
         return f"{value:.{max(significant - 1, 0)}f}"
-    return f"{value:.{significant}g}"
+    return f"{value:#.{significant}g}"
 
 
-def interval(estimate: Mapping[str, Any]) -> str:
+def count(value: float) -> str:
+    """A number of things, thousands apart."""
+    return f"{value:,.0f}"
+
+
+def ratio(value: float) -> str:
+    """A ratio near one, with two decimals: 0.98, 1.62."""
+    return f"{value:.2f}" if abs(value) < 100 else digits(value)
+
+
+def interval(estimate: Mapping[str, Any], *, form: Form = digits) -> str:
     """The ends of an estimate, as 1.50-1.71."""
-    return f"{digits(estimate['low'])}-{digits(estimate['high'])}"
+    return f"{form(estimate['low'])}-{form(estimate['high'])}"
 
 
-def written(estimate: Mapping[str, Any] | None, unit: str = "") -> str:
+def written(estimate: Mapping[str, Any] | None, unit: str = "", *, form: Form = digits) -> str:
     """An estimate in a line of text: 1.62 (1.50-1.71) ms."""
     if estimate is None:
         return NOTHING
     tail = f" {unit}" if unit else ""
     if estimate["low"] == estimate["high"]:
-        return f"{digits(estimate['value'])}{tail}"
-    return f"{digits(estimate['value'])} ({interval(estimate)}){tail}"
+        return f"{form(estimate['value'])}{tail}"
+    return f"{form(estimate['value'])} ({interval(estimate, form=form)}){tail}"
 
 
-def stacked(estimate: Mapping[str, Any] | None, *, mark: str = "", style: str = "") -> Text:
+def stacked(estimate: Mapping[str, Any] | None, *, form: Form = digits, mark: str = "", style: str = "") -> Text:
     """An estimate in a cell: the value, and below it the interval; ``mark`` and ``style`` single it out."""
     if estimate is None:
         return Text(NOTHING, style="dim")
-    cell = Text(f"{digits(estimate['value'])}{mark}", style=style)
-    return cell.append(f"\n{interval(estimate)}", style="dim")
+    cell = Text(f"{form(estimate['value'])}{mark}", style=style)
+    return cell.append(f"\n{interval(estimate, form=form)}", style="dim")

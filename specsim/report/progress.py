@@ -6,21 +6,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Progress = Callable[[float, str], None]
-"""Called with the share that is done, 0 to 1, and what comes next."""
+Progress = Callable[[int, int], None]
+"""Called with the parts done and the parts in all."""
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Progress]:
     """A callback that draws a bar on stderr while it is a terminal, and does nothing otherwise."""
     if not sys.stderr.isatty():
-        yield lambda _share, _next: None
+        yield lambda _done, _total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share, what_next: bar.update(task, completed=share, description=what_next)
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.text import Text
 
 from specsim.report import grids
 from specsim.report.layout import Column, bullets, heading, paragraph, print_table, show
-from specsim.report.numbers import digits, stacked, written
+from specsim.report.numbers import count, digits, ratio, stacked, written
 from specsim.scenario import Loaded
 from specsim.scenario.scenario import Scenario
 
@@ -17,24 +17,39 @@ Plan = Mapping[str, Any]
 
 
 def print_plan(plan: Plan, loaded: Loaded) -> None:
-    """Print the plan of a scenario (the dictionary that ``--json`` prints) as text of at most 100 columns."""
+    """Print the plan of a scenario (the dictionary that ``--json`` prints) as text of at most 100 columns.
+
+    The drafter that is recommended (or the first) is shown in full, the others by their speedup.
+    """
     context = grids.context_shown(plan)
+    whole, plan = plan, grids.at_batches(plan, grids.batches_shown(plan, loaded.scenario.shown.batch_sizes))
+    drafters = grids.drafters(plan["grid"])
+    measured = [name for name in drafters if _has_evidence(plan, name)]
     _question(loaded)
     _answer(plan)
-    if context is not None:
-        for drafter in grids.drafters(plan["grid"]):
-            if any(row["speedup"] is not None for row in plan["grid"] if row["drafter"] == drafter):
-                grids.print_speedup(plan, drafter, context)
-    _schedule(plan)
-    if context is not None:
-        for drafter in grids.drafters(plan["grid"]):
-            grids.print_step_time(plan, drafter, context)
-        for drafter in grids.drafters(plan["break_even"]):
-            grids.print_break_even(plan, drafter, context)
-        _other_contexts(plan, context)
-    _capacity(plan)
+    if context is not None and drafters:
+        first = plan["recommendation"].get("drafter")
+        main = first if first in drafters else (measured or drafters)[0]
+        if main in measured:
+            grids.print_speedup(plan, main, context)
+        _schedule(plan, main, context)
+        grids.print_break_even(plan, main, context)
+        _capacity(plan)
+        grids.print_step_time(plan, main, context)
+        for other in drafters:
+            if other != main and other in measured:
+                grids.print_speedup(plan, other, context)
+            elif other != main:
+                grids.print_break_even(plan, other, context)
+        _not_shown(whole, main, context)
+    else:
+        _capacity(plan)
     _provenance(plan)
     _warnings(plan)
+
+
+def _has_evidence(plan: Plan, drafter: str) -> bool:
+    return any(row["speedup"] is not None for row in plan["grid"] if row["drafter"] == drafter and row["k"] > 0)
 
 
 def _question(loaded: Loaded) -> None:
@@ -60,79 +75,86 @@ def _traffic(scenario: Scenario) -> str:
 
 def _answer(plan: Plan) -> None:
     heading("Should speculation be on, and how far should it draft?")
-    advice = plan.get("recommendation") or {}
-    declined = advice.get("declined") or (None if advice else plan.get("declined"))
-    if declined or not advice:
-        paragraph(f"No recommendation: {declined or 'there is no acceptance evidence'}", style="bold yellow")
+    advice = plan["recommendation"]
+    if "declined" in advice:
+        paragraph(f"No recommendation: {advice['declined']}.", style="bold yellow")
         return
+    load = f"batch {count(advice['batch'])}, {count(advice['context_tokens'])} tokens of context"
     if advice["k"] == 0:
-        paragraph("No: leave speculation off.", style="bold red")
+        paragraph("No: leave speculation off at this load.", style="bold red")
     else:
         paragraph(f"Yes: {advice['drafter']} with num_speculative_tokens = {advice['k']}.", style="bold green")
-        speedup = advice.get("speedup")
-        if speedup:
-            where = f" at batch {digits(advice['batch'])}" if advice.get("batch") else ""
-            paragraph(f"{written(speedup)} times the output tokens a second of plain decoding{where}.")
-    if advice.get("reason"):
-        paragraph(advice["reason"])
-    _off_above(advice.get("speculation_off_above"))
+        sure = advice.get("faster_than_plain")
+        gain = f"{written(advice['speedup'], form=ratio)} times the output tokens a second of plain decoding"
+        odds = f"; faster in {100 * sure:.0f} % of the plausible outcomes" if sure is not None else ""
+        paragraph(f"{gain} at this load ({load}){odds}.")
+    paragraph(str(advice["reason"]))
+    _off_above(advice["speculation_off_above"], advice["considered_up_to"])
+    if not advice["replica_stable"]:
+        paragraph("One replica cannot keep up with the asked rate: see the replicas needed below.", style="yellow")
 
 
-def _off_above(limits: Mapping[str, Any] | None) -> None:
-    if limits is None:
-        return
-    words = {
-        "batch": "more than {} requests decode at once",
-        "request_rate_per_s": "one replica gets more than {} requests/s",
-        "context_tokens": "requests hold more than {} tokens of context",
-    }
-    off = [text.format(digits(limits[key])) for key, text in words.items() if limits.get(key) is not None]
-    on = [key for key in words if key in limits and limits[key] is None]
+def _off_above(limits: Mapping[str, Any], considered: Mapping[str, Any]) -> None:
+    off = []
+    if limits["batch"] is not None:
+        rate = limits.get("request_rate_per_s")
+        at = f" (from {digits(rate)} requests/s a replica)" if rate is not None else ""
+        off.append(f"from {count(limits['batch'])} requests that decode at once{at}")
+    if limits["context_tokens"] is not None:
+        off.append(f"from {count(limits['context_tokens'])} tokens of context")
     if off:
-        paragraph(f"Turn it off where {', or where '.join(off)}.", style="bold")
-    if on:
-        names = {"batch": "batch size", "request_rate_per_s": "request rate", "context_tokens": "context length"}
-        paragraph(f"It pays up to the largest {' and '.join(names[key] for key in on)} considered.")
+        paragraph(f"Turn it off {', and '.join(off)}.", style="bold")
+    kept = [
+        f"{what} {count(considered[key])}"
+        for key, what in (("batch", "batch"), ("context_tokens", "context"))
+        if limits[key] is None
+    ]
+    if kept:
+        paragraph(f"It still pays at the largest considered: {' and '.join(kept)}.")
 
 
-def _schedule(plan: Plan) -> None:
-    rows = plan["schedule"]
+def _schedule(plan: Plan, drafter: str, context: int) -> None:
+    rows = [row for row in plan["schedule"] if (row["drafter"], row["context_tokens"]) == (drafter, context)]
     if not rows:
         return
-    one = len({row["context_tokens"] for row in rows}) == 1
     table = []
     for row in rows:
-        high = row["batch_max"]
-        batch = (
-            f"{row['batch_min']:,g}"
-            if high == row["batch_min"]
-            else f"{row['batch_min']:,g}-{high:,g}"
-            if high
-            else f"{row['batch_min']:,g}+"
-        )
-        cells = [Text(str(row["drafter"])), Text(batch)]
-        cells += [] if one else [Text(f"{row['context_tokens']:,g}")]
+        low, high = count(row["batch_min"]), count(row["batch_max"])
+        rates = row.get("request_rate_min_per_s"), row.get("request_rate_max_per_s")
         off = row["k"] == 0
-        cells += [
-            Text("off" if off else str(row["k"]), style="red" if off else "bold green"),
-            Text(written(row["speedup"])),
-            Text(str(row["why"])),
-        ]
-        table.append(cells)
-    columns = [
-        Column("drafter", whole=True),
-        Column("batch", whole=True),
-        *([] if one else [Column("context", right=True)]),
-    ]
-    columns += [Column("K", right=True), Column("speedup", whole=True), Column("why")]
-    print_table("Which draft length at which load?", columns, table)
+        table.append(
+            [
+                Text(low if low == high else f"{low}-{high}"),
+                Text("" if None in rates else "-".join(digits(rate) for rate in rates if rate is not None)),
+                Text("off" if off else str(row["k"]), style="red" if off else "bold green"),
+                Text("" if off else written(row["speedup"], form=ratio)),
+                Text(str(row["why"])),
+            ]
+        )
+    print_table(
+        f"{drafter}: which draft length at which load? ({count(context)} tokens of context)",
+        [
+            Column("batch", whole=True),
+            Column("requests/s", whole=True),
+            Column("K", right=True),
+            Column("speedup", whole=True),
+            Column("why"),
+        ],
+        table,
+        note="Batch: requests that decode at once on one replica. Requests/s: the arrivals that keep it there.",
+    )
 
 
-def _other_contexts(plan: Plan, context: int) -> None:
-    others = [c for c in (grids.contexts(plan["grid"]) or grids.contexts(plan["break_even"])) if c != context]
+def _not_shown(plan: Plan, main: str, context: int) -> None:
+    contexts = [count(c) for c in grids.contexts(plan["grid"]) if c != context]
+    others = [name for name in grids.drafters(plan["grid"]) if name != main]
+    lines = []
+    if contexts:
+        lines.append(f"The tables show {count(context)} tokens of context; --json holds {', '.join(contexts)} too.")
     if others:
-        listed = ", ".join(f"{c:,g}" for c in others)
-        paragraph(f"The tables show {context:,g} tokens of context; --json holds {listed} too.", style="dim")
+        lines.append(f"For all tables of {', '.join(others)}: --drafter NAME.")
+    if lines:
+        paragraph(" ".join(lines), style="dim")
 
 
 def _capacity(plan: Plan) -> None:
@@ -155,7 +177,7 @@ def _capacity(plan: Plan) -> None:
             Text("-" if row.get("replicas") is None else str(row["replicas"])),
             stacked(row.get("gpu_hours_per_million_output_tokens")),
             *([stacked(row.get("cost_per_million_output_tokens"))] if priced else []),
-            Text(str(row.get("binding_constraint") or row.get("binding constraint") or "")),
+            Text(str(row["binding_constraint"])),
         ]
         for row in rows
     ]
@@ -167,27 +189,20 @@ def _capacity(plan: Plan) -> None:
 
 def _provenance(plan: Plan) -> None:
     heading("Where do the numbers come from?")
-    bullets(list(_sources(plan["provenance"])))
-
-
-def _sources(provenance: Mapping[str, Any]) -> Sequence[str]:
-    lines = []
-    for key, value in provenance.items():
-        if value is None or value == [] or value == {}:
-            continue
+    for key, value in plan["provenance"].items():
         name = key.replace("_", " ")
-        if isinstance(value, list | tuple):
-            lines.append(f"{name}: {'; '.join(map(str, value))}")
-        elif isinstance(value, Mapping):
-            lines.append(f"{name}: {', '.join(f'{k} {_plain(v)}' for k, v in value.items())}")
-        else:
-            lines.append(f"{name}: {_plain(value)}")
-    return lines
+        if isinstance(value, list | tuple) and len(value) > 1:
+            bullets([f"{name}:"])
+            bullets([_plain(item) for item in value], indent=2)
+        elif value not in (None, [], (), {}):
+            bullets([f"{name}: {_plain(value)}"])
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "(" + ", ".join(f"{k} {_plain(v)}" for k, v in value.items()) + ")"
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return "; ".join(_plain(item) for item in value)
     return digits(value) if isinstance(value, float) else str(value)
 
 

@@ -1,0 +1,213 @@
+"""A plan as text: the answer first, every estimate with its interval, 100 columns, nothing invented."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from specsim.report.layout import console
+from specsim.report.numbers import digits, written
+from specsim.report.terminal import print_plan
+from specsim.scenario import load_scenario
+
+BATCHES, LENGTHS, CONTEXTS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 256), (0, 1, 2, 3, 4, 5, 6, 8), (1024, 8192)
+
+
+def est(value: float, spread: float = 0.05) -> dict[str, float]:
+    return {"value": value, "low": value * (1 - spread), "high": value * (1 + spread)}
+
+
+def made_plan(*, evidence: bool = True, price: bool = True) -> dict[str, Any]:
+    grid, break_even = [], []
+    for drafter in ("eagle3", "ngram"):
+        for context in CONTEXTS:
+            for batch in BATCHES:
+                plain = 8.0 + batch * context / 40_000
+                for k in LENGTHS:
+                    step = plain * (1 + 0.06 * k + 0.0004 * batch * k)
+                    tokens = 1 + sum(0.7**i for i in range(1, k + 1))
+                    grid.append(
+                        {
+                            "drafter": drafter,
+                            "k": k,
+                            "batch": batch,
+                            "context_tokens": context,
+                            "tokens_per_round": est(tokens) if evidence else None,
+                            "step_ms": est(step),
+                            "speedup": est(tokens * plain / step) if evidence else None,
+                            "trust": "TRANSFERRED",
+                        }
+                    )
+                    if k:
+                        length = step / plain + (4 if batch == 256 and k == 1 else 0)
+                        break_even.append(
+                            {
+                                "drafter": drafter,
+                                "k": k,
+                                "batch": batch,
+                                "context_tokens": context,
+                                "acceptance_length": est(length),
+                                "possible": length <= k + 1,
+                            }
+                        )
+    why = "K=3 at batch 32: a round takes 9.44 ms against 8.00 ms for a plain step (1.18x), most of it in drafting."
+    capacity = [
+        {
+            "configuration": name,
+            "drafter": name,
+            "k": k,
+            "request_rate_per_s": est(rate),
+            "replicas": 1,
+            "gpu_hours_per_million_output_tokens": est(0.4),
+            "binding_constraint": "TPOT p95",
+        }
+        | ({"cost_per_million_output_tokens": est(1.0)} if price else {})
+        for name, k, rate in (("eagle3, K=3", 3, 21.5), ("plain decoding", 0, 15.2))
+    ]
+    schedule = [
+        {
+            "drafter": "eagle3",
+            "batch_min": low,
+            "batch_max": high,
+            "context_tokens": 1024,
+            "k": k,
+            "speedup": est(1.5),
+            "why": why,
+        }
+        for low, high, k in ((1, 64, 4), (65, 128, 3), (129, 256, 0))
+    ]
+    recommendation = {
+        "drafter": "eagle3",
+        "k": 3,
+        "batch": 48.0,
+        "context_tokens": 1024.0,
+        "speedup": est(1.62),
+        "faster_than_plain": 0.97,
+        "replica_stable": True,
+        "speculation_off_above": {"batch": 129.0, "request_rate_per_s": 21.0, "context_tokens": None},
+        "considered_up_to": {"batch": 256.0, "context_tokens": 8192.0},
+        "reason": why,
+    }
+    declined = {"declined": "there is no acceptance evidence; measure it"}
+    return {
+        "recommendation": recommendation if evidence else declined,
+        "schedule": schedule if evidence else [],
+        "grid": grid,
+        "break_even": break_even,
+        "capacity": capacity if evidence else [],
+        "provenance": {
+            "profile": "h100_sxm-vllm-bf16",
+            "error": {"gemm": 0.043, "attention": 0.08},
+            "borrowed": ["verify attention from decode attention (modelled, not measured)"],
+            "assumed": ["serving.block_size = 16"],
+            "seed": 0,
+        },
+        "warnings": ["a warning"],
+    }
+
+
+def text_of(plan: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
+    console.cache_clear()
+    print_plan(plan, load_scenario())
+    return capsys.readouterr().out
+
+
+def flat(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def test_the_answer_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    text = text_of(made_plan(), capsys)
+    head = flat(text[: text.index("how much faster")])
+    assert "Yes: eagle3 with num_speculative_tokens = 3." in head
+    assert "1.62 (1.54-1.70) times the output tokens a second of plain decoding" in head
+    assert "Turn it off from 129 requests that decode at once (from 21.0 requests/s a replica)." in head
+    assert "It still pays at the largest considered: context 8,192." in head
+
+
+def test_a_piped_report_is_plain_and_fits_100_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    text = text_of(made_plan(), capsys)
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
+
+
+def test_the_table_shows_speedups_with_intervals_and_marks_the_length_to_use(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = text_of(made_plan(), capsys)
+    table = text[text.index("eagle3: how much faster") : text.index("ngram: how much faster")]
+    lines = table.splitlines()
+    row = next(i for i, line in enumerate(lines) if line.startswith("batch 1 "))
+    wanted = next(r["speedup"] for r in made_plan()["grid"] if (r["drafter"], r["batch"], r["k"]) == ("eagle3", 1, 4))
+    assert f"{wanted['value']:.2f}*" in lines[row]
+    assert f"{wanted['low']:.2f}-{wanted['high']:.2f}" in lines[row + 1]
+    assert lines[row].count("*") == 1
+    off = next(line for line in lines if line.startswith("batch 256"))
+    assert "*" not in off
+    assert "1,024 tokens of context" in table
+
+
+def test_every_section_asks_a_question(capsys: pytest.CaptureFixture[str]) -> None:
+    text = text_of(made_plan(), capsys)
+    for question in (
+        "Should speculation be on, and how far should it draft?",
+        "which draft length at which load?",
+        "how long does a round take, in ms?",
+        "from which acceptance length does it pay?",
+        "How many GPUs does the load take?",
+        "Where do the numbers come from?",
+        "What should you know before you use this?",
+    ):
+        assert question in text
+    assert "TPOT: time per output token after the first" in flat(text)
+    assert "bonus token counted" in flat(text)
+
+
+def test_without_evidence_there_is_break_even_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    text = text_of(made_plan(evidence=False), capsys)
+    assert "No recommendation: there is no acceptance evidence; measure it." in text
+    assert "from which acceptance length does it pay?" in text
+    assert "how much faster" not in text
+    assert "How many GPUs" not in text
+    assert "Yes:" not in text
+
+
+def test_without_a_price_there_is_no_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cost/M tokens" in text_of(made_plan(), capsys)
+    without = text_of(made_plan(price=False), capsys)
+    assert "cost" not in without.lower()
+
+
+def test_a_length_that_cannot_pay_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    text = text_of(made_plan(), capsys)
+    assert "no drafter can make it pay there" in flat(text)
+    assert re.search(r"batch 256 +\S+!", text)
+
+
+def test_turning_it_off_is_an_answer_too(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = made_plan()
+    plan["recommendation"] |= {"k": 0, "drafter": "none", "faster_than_plain": None}
+    assert "No: leave speculation off at this load." in text_of(plan, capsys)
+
+
+def test_the_row_of_the_load_is_shown_and_so_are_batches_that_were_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "batch 48 " in text_of(made_plan(), capsys)
+    loaded = load_scenario()
+    shown = loaded.scenario.shown.model_copy(update={"batch_sizes": (2, 96)})
+    console.cache_clear()
+    print_plan(made_plan(), replace(loaded, scenario=replace(loaded.scenario, shown=shown)))
+    table = capsys.readouterr().out
+    assert set(re.findall(r"^batch (\d+) ", table, re.MULTILINE)) == {"2", "96"}
+
+
+def test_numbers_have_three_digits() -> None:
+    cases = {0.0: "0.00", 0.01234: "0.0123", 1.617: "1.62", 48.53: "48.5", 212.6: "213", 21_349.0: "21,300"}
+    assert {value: digits(value) for value in cases} == cases
+    assert written({"value": 2.0, "low": 2.0, "high": 2.0}, "ms") == "2.00 ms"
+    assert written(None) == "-"
