@@ -56,24 +56,26 @@ def simulate(
     for k, one in programs.items():
         if k not in prices or prices[k].program is not one:
             prices[k] = Pricer(one, serving.usable_blocks * serving.block_size)
-    if policy is None:
-        (k,) = programs
-        source = RoundSource(process, k, requests, for_rounds)
-        if executor != "stepwise":
-            try:
-                return run_macro(requests, serving, prices[k], source)
-            except BudgetBound:
-                if executor == "macro":
-                    raise InputError(
-                        f"{serving.max_num_seqs} sequences of {k + 1} tokens exceed the budget of "
-                        f"{serving.max_num_batched_tokens}; use the stepwise executor",
-                        field="serving.max_num_batched_tokens",
-                    ) from None
-                source = RoundSource(process, k, requests, _again(for_rounds))
-        return run_stepwise(requests, serving, prices, lambda _n, _kv: k, _drawn_before(source))
-    if executor == "macro":
-        raise InputError("a policy needs the stepwise executor", field="executor")
-    return run_stepwise(requests, serving, prices, policy, _drawn_as_it_goes(process, len(requests), for_rounds))
+    if policy is not None:
+        if executor == "macro":
+            raise InputError("a policy needs the stepwise executor", field="executor")
+        return run_stepwise(requests, serving, prices, policy, _drawn_as_it_goes(process, len(requests), for_rounds))
+    (k,) = programs
+    if executor != "stepwise":
+        try:
+            return run_macro(requests, serving, prices[k], RoundSource(process, k, requests, for_rounds))
+        except BudgetBound:
+            if executor == "macro":
+                raise InputError(
+                    f"{serving.max_num_seqs} sequences of {k + 1} tokens exceed the budget of "
+                    f"{serving.max_num_batched_tokens}; use the stepwise executor",
+                    field="serving.max_num_batched_tokens",
+                ) from None
+    if serving.max_num_seqs * (k + 1) > serving.max_num_batched_tokens:  # cut drafts take more rounds than drawn ahead
+        accepts = _drawn_as_it_goes(process, len(requests), for_rounds)
+    else:
+        accepts = _drawn_before(RoundSource(process, k, requests, for_rounds))
+    return run_stepwise(requests, serving, prices, lambda _n, _kv: k, accepts)
 
 
 def _requests(load: Requests | Workload, num_requests: int | None, rng: np.random.Generator) -> Requests:
@@ -106,13 +108,6 @@ def _check(programs: dict[int, RoundProgram], process: AcceptanceProcess | None,
             f"the acceptance evidence covers {process.max_k} drafted tokens, {longest} are asked for",
             field="acceptance",
         )
-
-
-def _again(rng: np.random.Generator) -> np.random.Generator:
-    """The generator as it was before it spawned, so that the same streams can be spawned once more."""
-    seed = rng.bit_generator.seed_seq
-    fresh = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key, pool_size=seed.pool_size)  # type: ignore[attr-defined]
-    return np.random.Generator(type(rng.bit_generator)(fresh))
 
 
 def _drawn_before(source: RoundSource) -> Accepts:

@@ -453,6 +453,8 @@ def run_macro(requests: Requests, serving: Serving, pricer: Pricer, source: Roun
             shifted += at
             at = 0
 
+    if active or kv or blocks or partial >= 0 or waiting:
+        raise RuntimeError("the run ended with cache held or requests unfinished")
     counts = np.array(rounds, dtype=np.int64)
     return Result(
         arrival_s=np.array(arrival[:n]),

@@ -220,6 +220,9 @@ def run_stepwise(
             gaps.append((took, in_step))
         seen_until = start if serving.async_scheduling else now
 
+    if engine.running or engine.free != serving.usable_blocks:
+        raise RuntimeError("the run ended with cache held or requests unfinished")
+
     def column(name: str, kind: type) -> np.ndarray:
         return np.array([getattr(r, name) for r in everyone], dtype=kind)
 

@@ -6,7 +6,7 @@ import pytest
 
 from studies import fidelity_serving
 
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.data, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
