@@ -19,6 +19,7 @@ from calibration.laws import PROBABILITIES, digits, microseconds
 from calibration.moe import CLASS, fit_experts
 from calibration.quantise import elementwise_constants, quantisation, static_products
 from calibration.sources.aiconfigurator import Source, Table, installed
+from specsim.cost.engine import load_engine
 from specsim.cost.hardware import Hardware, hardware_names, load_hardware
 from specsim.cost.law import ARITHMETIC
 from specsim.cost.profile import SCHEMA
@@ -37,6 +38,8 @@ UNUSABLE = {("vllm", "fp8_block"), ("l40s", "fp8_block")}
 """Engine or GPU, and precision: vLLM's rows take 60 to 280 us at any shape (launches were timed, not kernels)."""
 HEAD_WIDTH = 8192
 """Narrowest 16-bit products in a profile at another precision: there they serve the LM head alone."""
+Z95 = 1.6449
+"""Standard deviations of a normal's 95th percentile."""
 QUANTISE = ("computescale_perf", "scale_matrix_perf")
 FOLDER = Path(__file__).resolve().parent.parent / "specsim" / "cost" / "profiles"
 
@@ -48,7 +51,6 @@ PRIOR_SD = {
     # ln-normal priors of what no table measures.
     ("elementwise", "PARAMETRIC"): 0.4,  # count and fusion of kernels differ between engines and versions
     ("verify", "TRANSFERRED"): 0.3,  # several query tokens over a cache: modelled, one read of the cache
-    ("host", "TRANSFERRED"): 0.4,  # engines' versions and host processors differ; see engines.toml
     ("attention", "TRANSFERRED"): 0.3,  # a prefill chunk over a cached prefix: modelled
 }
 
@@ -123,7 +125,9 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
 
     elementwise = _elementwise(source, hardware, engine, notes)
     for (family, layer), sd in PRIOR_SD.items():
-        residuals.setdefault(family, {})[layer] = _normal(sd)
+        residuals.setdefault(family, {})[layer] = _normal(-sd, sd)
+    host = load_engine(engine).schedule
+    residuals["host"] = {"TRANSFERRED": _normal(*(float(np.log(f)) / Z95 for f in (host.low, host.high)))}
     return {
         "schema": SCHEMA,
         "hardware": hardware.name,
@@ -209,10 +213,12 @@ def _need(source: Source, hardware: Hardware, family: str, engine: str, name: st
     return table
 
 
-def _normal(sd: float) -> list[float]:
+def _normal(below: float, above: float) -> list[float]:
+    """Quantiles of a normal around 0 with another spread on either side."""
     from scipy.special import ndtri
 
-    return [round(float(sd * ndtri(p)), 4) for p in PROBABILITIES]
+    z = ndtri(PROBABILITIES)
+    return [round(float(x * above if x > 0 else -x * below), 4) for x in z]
 
 
 def encode(document: dict[str, Any]) -> bytes:

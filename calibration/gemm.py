@@ -11,7 +11,7 @@ import pandas as pd
 from calibration.laws import error_row, fit_law, law_json, microseconds, quantiles
 from specsim.cost.gemm import fill, krige
 from specsim.cost.hardware import Hardware
-from specsim.cost.law import ARITHMETIC, gemm_work
+from specsim.cost.law import ARITHMETIC, gemm_work, non_decreasing
 from specsim.cost.shapes import Floats
 
 SMALLEST = 256
@@ -37,12 +37,14 @@ def fit_gemm(rows: pd.DataFrame, hardware: Hardware, dtype: str, *, narrowest: i
     """Law, covariance and table of the products [m, k] x [k, n] in ``rows`` (columns m, n, k, seconds).
 
     Rows faster than the GPU's bandwidth or arithmetic allow are dropped and counted. BORROWED residuals hold out a
-    whole shape, INTERPOLATED ones a row count of a shape that is kept, PARAMETRIC ones use the law alone.
+    whole shape; INTERPOLATED ones are of row counts that don't ship, or are held out; MEASURED ones what smoothing to a
+    curve that never falls leaves; PARAMETRIC ones use the law alone.
     """
     data = rows.groupby(["n", "k", "m"], as_index=False)["seconds"].median()
-    between = (data["m"] > max(SMALL_ROWS)) & (data["m"] < min(LARGE_ROWS))
-    data = data[between | data["m"].isin(SMALL_ROWS + LARGE_ROWS)]
-    data = data[(data["n"] >= narrowest) & (data["k"] >= SMALLEST)]
+    data = data[(data["n"] >= narrowest) & (data["k"] >= SMALLEST) & (data["m"] <= max(LARGE_ROWS))]
+    middle = (data["m"] > max(SMALL_ROWS)) & (data["m"] < min(LARGE_ROWS))
+    ships = middle | data["m"].isin(SMALL_ROWS + LARGE_ROWS)
+    spare, data = data[~ships], data[ships]
     moved, flops = gemm_work(data["m"], data["n"], data["k"], dtype)
     peak = hardware.peak(ARITHMETIC[dtype])
     possible = data["seconds"].to_numpy() >= np.maximum(moved / hardware.memory_bandwidth_bytes_per_s, flops / peak)
@@ -63,7 +65,9 @@ def fit_gemm(rows: pd.DataFrame, hardware: Hardware, dtype: str, *, narrowest: i
     filled, places = fill(raw, np.log(grid)), np.log(shapes)
     held: dict[tuple[float, float], Floats] = {c: _hold_out(raw, filled, places, *c) for c in COVARIANCES}
     best = min(held, key=lambda c: float(np.nanmedian(np.abs(held[c]))))
-    between = _hold_out_rows(seconds, grid)
+    curves = law.seconds(*gemm_work(grid[None, :], shapes[:, :1], shapes[:, 1:], dtype)) * np.exp(filled)
+    smooth = np.log(seconds / np.array([non_decreasing(curve) for curve in curves]))
+    between = np.concatenate([_hold_out_rows(seconds, grid).ravel(), _spare_rows(spare, pivot)])
     section = {
         "law": law_json(law),
         "length": best[0],
@@ -72,7 +76,7 @@ def fit_gemm(rows: pd.DataFrame, hardware: Hardware, dtype: str, *, narrowest: i
         "shapes": shapes.astype(int).tolist(),
         "latency_us": microseconds(seconds, 3),
     }
-    layers = {"INTERPOLATED": between, "BORROWED": held[best], "PARAMETRIC": raw}
+    layers = {"MEASURED": smooth, "INTERPOLATED": between, "BORROWED": held[best], "PARAMETRIC": raw}
     return Fitted(
         section=section,
         errors={layer: error_row(values) for layer, values in layers.items()},
@@ -90,6 +94,17 @@ def _hold_out(raw: Floats, filled: Floats, places: Floats, length: float, nugget
         others = every != i
         left[i] = raw[i] - krige(places[i], places[others], filled[others], length=length, nugget=nugget)
     return left
+
+
+def _spare_rows(spare: pd.DataFrame, pivot: pd.DataFrame) -> Floats:
+    """ln(measured / interpolated) at the measured row counts that don't ship."""
+    grid = pivot.columns.to_numpy(dtype=np.float64)
+    left = []
+    for (n, k), part in spare.groupby(["n", "k"]):
+        if (n, k) in pivot.index:
+            curve = np.interp(part["m"], grid, pivot.loc[(n, k)].to_numpy())
+            left.append(np.log(part["seconds"].to_numpy() / curve))
+    return np.concatenate(left) if left else np.zeros(0)
 
 
 def _hold_out_rows(seconds: Floats, grid: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""All-reduces between tensor-parallel ranks: measured against message size, captured or eager."""
+"""All-reduces between tensor-parallel ranks: measured against message size."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ class AllReduce:
 
 @dataclass(frozen=True)
 class CollectiveTable:
-    """All-reduces by mode (``graph``, ``eager``) and number of GPUs; never cheaper for a longer message."""
+    """Captured all-reduces by number of GPUs; never cheaper for a longer message."""
 
-    measured: Mapping[tuple[str, int], AllReduce]
+    measured: Mapping[int, AllReduce]
 
-    def all_reduce(self, gpus: int, mode: str) -> AllReduce:
-        """The curve of ``gpus`` GPUs in ``mode``; InputError naming the numbers that were measured."""
-        for wanted in ((mode, gpus), ("graph", gpus)):
-            if wanted in self.measured:
-                return self.measured[wanted]
-        sizes = ", ".join(str(n) for n in sorted({n for _, n in self.measured}))
-        raise InputError(f"no all-reduce over {gpus} GPUs was measured; measured: {sizes}", field="tensor_parallel")
+    def all_reduce(self, gpus: int) -> AllReduce:
+        """The curve of ``gpus`` GPUs; InputError naming the numbers that were measured."""
+        if gpus not in self.measured:
+            sizes = ", ".join(str(n) for n in sorted(self.measured))
+            raise InputError(f"no all-reduce over {gpus} GPUs was measured; measured: {sizes}", field="tensor_parallel")
+        return self.measured[gpus]
 
 
 def collective_trust(curve: AllReduce, message_bytes: ArrayLike) -> NDArray[np.int8]:

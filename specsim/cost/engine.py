@@ -35,7 +35,8 @@ class Engine:
     graph_sizes: captured sizes, in tokens or sequences as ``graph_unit`` says. mixed: what a batch with prefill runs
     in (``piecewise``: graphs around eager attention, up to the largest size; ``eager``). schedule: host work that the
     GPU waits for, a step and a sequence; sampling: a step and a row of logits. launch_s: seconds a kernel launched
-    eagerly takes the host, hidden behind the GPU's own time where that is longer.
+    eagerly takes the host, hidden behind the GPU's own time where that is longer. unsplit_on: GPUs on which attention
+    of several query tokens over a cache doesn't split the cache between blocks.
     """
 
     name: str
@@ -44,10 +45,13 @@ class Engine:
     graph_sizes: tuple[int, ...]
     graph_unit: Literal["tokens", "sequences"]
     mixed: Literal["piecewise", "eager"]
+    rules_source: str
     schedule: HostCost
     sampling: HostCost
     launch_s: float
     launch_source: str
+    unsplit_on: tuple[str, ...] = ()
+    unsplit_source: str = ""
 
     def host_time(self, sequences: ArrayLike, *, query_tokens: ArrayLike, drafted: ArrayLike = 0) -> StepTime:
         """Host and sampler work of a step over ``sequences``; terms ``schedule`` and ``sampling`` of family ``host``.
@@ -76,7 +80,7 @@ class Engine:
         size = sizes[np.minimum(index, sizes.size - 1)]
         if self.graph_unit == "sequences":
             size = size * (tokens / np.maximum(sequences, 1.0))
-        return np.where(inside, np.maximum(size, tokens), tokens), inside
+        return np.where(inside & (tokens > 0.0), np.maximum(size, tokens), tokens), inside
 
     @property
     def _sizes(self) -> Floats:
@@ -108,6 +112,7 @@ def _read(name: str) -> Engine:
     sizes: list[int] = []
     for part in table.pop("graph_sizes"):
         sizes.extend(range(part["from"], part["to"] + 1, part["step"]) if isinstance(part, dict) else [part])
+    table["unsplit_on"] = tuple(table.get("unsplit_on", ()))
     schedule, sampling = HostCost(**table.pop("schedule")), HostCost(**table.pop("sampling"))
     return Engine(name=name, graph_sizes=tuple(sizes), schedule=schedule, sampling=sampling, **table)
 

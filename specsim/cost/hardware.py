@@ -22,6 +22,7 @@ class Hardware:
     """
 
     name: str
+    multiprocessors: int
     memory_bytes: int
     memory_bandwidth_bytes_per_s: float
     peak_flops_per_s: Mapping[str, float]
@@ -55,9 +56,9 @@ def load_hardware(name: str) -> Hardware:
 @cache
 def _read(name: str) -> Hardware:
     tables = _tables()
-    fields = {key: value for key, value in tables[name].items() if key != "sources"}
+    fields = dict(tables[name])
     default = tables["sources"]["default"].replace("<name>", name)
-    sources = {key: tables[name].get("sources", {}).get(key, default) for key in fields}
+    sources = {key: tables["sources"].get(key, default) for key in fields}
     fields["peak_flops_per_s"] = MappingProxyType(dict(fields["peak_flops_per_s"]))
     return Hardware(name=name, **fields, sources=MappingProxyType(sources))
 

@@ -46,3 +46,18 @@ def gemm_work(m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str) -> tuple[Flo
     """Bytes moved and operations of ``[m, k] x [k, n]`` (inputs in ``dtype``, output in 16 bits)."""
     m_, n_, k_ = (np.asarray(x, dtype=np.float64) for x in (m, n, k))
     return BYTES[dtype] * (m_ * k_ + n_ * k_) + 2.0 * m_ * n_, 2.0 * m_ * n_ * k_
+
+
+def non_decreasing(values: Floats) -> Floats:
+    """The nearest non-decreasing sequence in least squares (pool adjacent violators): keeps steps, averages noise."""
+    means: list[float] = []
+    sizes: list[int] = []
+    for value in values.tolist():
+        mean, size = value, 1
+        while means and means[-1] > mean:
+            before = sizes.pop()
+            mean = (means.pop() * before + mean * size) / (before + size)
+            size += before
+        means.append(mean)
+        sizes.append(size)
+    return np.repeat(means, sizes)

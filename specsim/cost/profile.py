@@ -142,9 +142,8 @@ def _from_json(data: Mapping[str, Any], sha256: str) -> Profile:
         prefill={kv: _attention("prefill", kv, table) for kv, table in attention["prefill"].items()},
         collectives=CollectiveTable(
             {
-                (mode, int(gpus)): AllReduce(_floats(curve["message_bytes"]), _floats(curve["latency_us"]) * 1e-6)
-                for mode, curves in data["collectives"].items()
-                for gpus, curve in curves.items()
+                int(gpus): AllReduce(_floats(curve["message_bytes"]), _floats(curve["latency_us"]) * 1e-6)
+                for gpus, curve in data["collectives"].items()
             }
         ),
         experts={dtype: ExpertTable.from_json(dtype, table) for dtype, table in data["experts"].items()},

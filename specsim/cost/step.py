@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from specsim.cost.attention import AttentionTable, Surface, visible_pairs
+from specsim.cost.attention import AttentionTable, Surface, unsplit_seconds, visible_pairs
 from specsim.cost.collectives import AllReduce, collective_trust
 from specsim.cost.engine import Engine
 from specsim.cost.gemm import GemmTable
-from specsim.cost.law import BYTES, Law
+from specsim.cost.law import BYTES, Law, non_decreasing
 from specsim.cost.profile import Profile
 from specsim.cost.shapes import Attention, Floats, ForwardShape, Linear, Segment, StepShape, StepTime, Term, Trust
 from specsim.errors import InputError
@@ -58,8 +58,13 @@ class Layers:
     window_measured: bool
     decode: Surface
     prefill: Surface
-    flops_per_pair: float
+    attentions: tuple[Attention, ...]
     cache_bytes_per_token: float
+
+    @property
+    def flops_per_pair(self) -> float:
+        """Operations for one query token and one key that it sees, all layers."""
+        return sum(4.0 * a.count * a.heads * a.head_dim for a in self.attentions)
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,9 @@ class StepCost:
         # Drafted positions add arithmetic, not reads: each sees the whole cache, at the rate that prefill reaches.
         seen = length if layers.window is None else np.minimum(length, layers.window + each)
         extra = np.maximum(part.tokens - sequences, 0.0) * seen * layers.flops_per_pair / layers.prefill.law.flops_per_s
-        seconds = self.verify_factor * np.hypot(seconds, extra)
+        seconds = self.verify_factor * np.maximum(
+            np.hypot(seconds, extra), self._unsplit(sequences, each, seen, layers)
+        )
         trust = np.full(np.shape(seconds), Trust.TRANSFERRED, dtype=np.int8)
         return np.where(sequences > 0.0, seconds, 0.0), trust
 
@@ -186,8 +193,32 @@ class StepCost:
             memory = sequences * seen * layers.cache_bytes_per_token / law.bandwidth_bytes_per_s
             arithmetic = sequences * pairs * layers.flops_per_pair / law.flops_per_s
             seconds = seconds + np.hypot(memory, arithmetic)
+            seconds = np.where(
+                past > 0.0, np.maximum(seconds, self._unsplit(sequences, each, seen + each, layers)), seconds
+            )
             trust = np.where(past > 0.0, np.int8(Trust.TRANSFERRED), trust)
         return np.where(part.tokens > 0.0, seconds, 0.0), trust
+
+    def _unsplit(self, sequences: Floats, each: Floats, length: Floats, layers: Layers) -> Floats | float:
+        """Time of a kernel that doesn't split the cache between blocks; 0 where the engine's kernel does."""
+        gpu, rate = self.profile.hardware, layers.prefill.law.flops_per_s
+        if gpu.name not in self.engine.unsplit_on:
+            return 0.0
+        length = np.where(each > 1.0, length, 0.0)  # one query token a sequence is decoding, which splits
+        walks = [
+            a.count
+            * unsplit_seconds(
+                sequences,
+                each,
+                length,
+                heads=a.heads,
+                head_dim=a.head_dim,
+                flops_per_s=rate,
+                multiprocessors=gpu.multiprocessors,
+            )
+            for a in layers.attentions
+        ]
+        return _total(walks)
 
     @cached_property
     def _tokens(self) -> RowCurve | None:
@@ -233,7 +264,7 @@ class StepCost:
     def _reduce(self) -> AllReduce | None:
         if self.forward.tensor_parallel == 1 or self.forward.all_reduces == 0:
             return None
-        return self.profile.collectives.all_reduce(self.forward.tensor_parallel, "graph")
+        return self.profile.collectives.all_reduce(self.forward.tensor_parallel)
 
     @cached_property
     def _layers(self) -> tuple[Layers, ...]:
@@ -290,21 +321,6 @@ class _Part:
         return np.minimum(mean, float(window)) * self.at_least_one, np.minimum(longest, float(window))
 
 
-def non_decreasing(values: Floats) -> Floats:
-    """The nearest non-decreasing sequence in least squares (pool adjacent violators): keeps steps, averages noise."""
-    means: list[float] = []
-    sizes: list[int] = []
-    for value in values.tolist():
-        mean, size = value, 1
-        while means and means[-1] > mean:
-            before = sizes.pop()
-            mean = (means.pop() * before + mean * size) / (before + size)
-            size += before
-        means.append(mean)
-        sizes.append(size)
-    return np.repeat(means, sizes)
-
-
 def _total(values: Sequence[Floats]) -> Floats:
     return np.asarray(sum(values[1:], start=values[0]) if values else 0.0, dtype=np.float64)
 
@@ -337,7 +353,7 @@ def _sum_layers(profile: Profile, attentions: Sequence[Attention], kv_dtype: str
         window_measured=measured,
         decode=surfaces[0],
         prefill=surfaces[1],
-        flops_per_pair=sum(4.0 * a.count * a.heads * a.head_dim for a in attentions),
+        attentions=tuple(attentions),
         cache_bytes_per_token=sum(2.0 * a.count * a.kv_heads * a.head_dim for a in attentions) * BYTES[kv_dtype],
     )
 
