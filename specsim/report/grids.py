@@ -11,6 +11,8 @@ from specsim.report.layout import Column, paragraph, print_table
 from specsim.report.numbers import count, ratio, stacked
 
 Row = Mapping[str, Any]
+USUAL_CONTEXT = 2048
+"""Tokens of context that tables show where neither the traffic nor the reader says which."""
 MOST_ROWS = 7
 MOST_LENGTHS = 8
 """Draft lengths, 0 among them, whose intervals stand side by side in 100 columns."""
@@ -21,13 +23,13 @@ def contexts(rows: Sequence[Row]) -> list[int]:
     return sorted({row["context_tokens"] for row in rows})
 
 
-def context_shown(plan: Mapping[str, Any]) -> int | None:
-    """The context that the tables show: the recommendation's where it is in the grid, else the nearest to it."""
-    there = contexts(plan["grid"]) or contexts(plan["break_even"])
+def context_shown(plan: Mapping[str, Any], asked: Sequence[int] | None) -> int | None:
+    """The context of the tables: the first that was asked for, else the load's, else a middling one."""
+    there = contexts(plan["grid"])
     if not there:
         return None
-    wanted = plan["recommendation"].get("context_tokens")
-    return there[len(there) // 2] if wanted is None else min(there, key=lambda tokens: abs(tokens - wanted))
+    wanted = asked[0] if asked else plan["recommendation"].get("context_tokens", USUAL_CONTEXT)
+    return min(there, key=lambda tokens: abs(tokens - wanted))
 
 
 def drafters(rows: Sequence[Row]) -> list[str]:
@@ -137,6 +139,8 @@ def batches_shown(plan: Mapping[str, Any], asked: Sequence[int] | None) -> list[
     there = _sorted(plan["grid"], "batch")
     if asked:
         return [batch for batch in there if batch in asked]
+    if not there:
+        return []
     powers = [batch for batch in there if batch & (batch - 1) == 0]
     here = plan["recommendation"].get("batch")
     kept = {powers[0], *powers[-MOST_ROWS + 1 :], there[-1]} | ({here} if here in there else set())

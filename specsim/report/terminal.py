@@ -21,8 +21,9 @@ def print_plan(plan: Plan, loaded: Loaded) -> None:
 
     The drafter that is recommended (or the first) is shown in full, the others by their speedup.
     """
-    context = grids.context_shown(plan)
-    whole, plan = plan, grids.at_batches(plan, grids.batches_shown(plan, loaded.scenario.shown.batch_sizes))
+    asked = loaded.scenario.shown
+    context = grids.context_shown(plan, asked.context_tokens)
+    whole, plan = plan, grids.at_batches(plan, grids.batches_shown(plan, asked.batch_sizes))
     drafters = grids.drafters(plan["grid"])
     measured = [name for name in drafters if _has_evidence(plan, name)]
     _question(loaded)
@@ -34,7 +35,7 @@ def print_plan(plan: Plan, loaded: Loaded) -> None:
             grids.print_speedup(plan, main, context)
         _schedule(plan, main, context)
         grids.print_break_even(plan, main, context)
-        _capacity(plan)
+        _capacity(plan, loaded.scenario)
         grids.print_step_time(plan, main, context)
         for other in drafters:
             if other != main and other in measured:
@@ -43,7 +44,7 @@ def print_plan(plan: Plan, loaded: Loaded) -> None:
                 grids.print_break_even(plan, other, context)
         _not_shown(whole, main, context)
     else:
-        _capacity(plan)
+        _capacity(plan, loaded.scenario)
     _provenance(plan)
     _warnings(plan)
 
@@ -157,14 +158,14 @@ def _not_shown(plan: Plan, main: str, context: int) -> None:
         paragraph(" ".join(lines), style="dim")
 
 
-def _capacity(plan: Plan) -> None:
+def _capacity(plan: Plan, scenario: Scenario) -> None:
     rows = plan["capacity"]
     if not rows:
         return
     priced = any(row.get("cost_per_million_output_tokens") for row in rows)
     columns = [
         Column("configuration"),
-        Column("requests/s a replica", right=True),
+        Column("requests/s", right=True),
         Column("replicas", right=True),
         Column("GPU-hours/M tokens", right=True),
         *([Column("cost/M tokens", right=True)] if priced else []),
@@ -182,7 +183,9 @@ def _capacity(plan: Plan) -> None:
         for row in rows
     ]
     print_table("How many GPUs does the load take?", columns, table)
-    note = "Simulated with the same requests in every configuration; the rate holds every limit of the SLO."
+    closed = scenario.workload is not None and scenario.workload.arrivals.kind == "closed"
+    note = "Requests/s of one replica, simulated with the same requests in every configuration; "
+    note += "the rate is what the loop's users get." if closed else "the rate holds every limit of the SLO."
     note += " TTFT: arrival to first token. TPOT: time per output token after the first."
     paragraph(note + (" Cost in the currency of gpu_hour." if priced else ""), style="dim")
 

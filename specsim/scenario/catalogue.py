@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,7 @@ def drafter_problems(drafter: Drafter, target: Target | None, where: Path) -> Pr
     if target is not None and (shape := _model(target)) is not None:
         from specsim.cost.drafter import load_drafter
 
-        field = (*where, "model" if drafter.model is not None else "method")
-        yield from _tried(field, load_drafter, drafter.method, target=shape, model=drafter.model)
+        yield from _tried((*where, "model"), load_drafter, drafter.method, target=shape, model=drafter.model)
     if drafter.acceptance is not None:
         yield from _tried((*where, "acceptance"), process_of, drafter.acceptance)
 
@@ -176,11 +176,10 @@ def _gpu(target: Target) -> Hardware | None:
 
 
 def _tried(where: Path, call: Callable[..., Any], *args: Any, **named: Any) -> Any:
-    """The call's result, or None with its complaint yielded at ``where``."""
+    """The call's result, or None with its complaint yielded at ``where``, without the field's own name before it."""
     try:
         return call(*args, **named)
     except InputError as error:
         for line in error.lines:
-            full = ".".join(part for part in where if isinstance(part, str))
-            yield where, line.removeprefix(f"{full}: ").removeprefix(f"{where[-1]}: ").removeprefix("acceptance.")
+            yield where, re.sub(rf"^(?:(?:{where[0]}\.)?\w+: |acceptance\.)", "", line)
         return None

@@ -32,7 +32,9 @@ class TraceArrivals(Section):
     """Recorded requests: arrival times, and lengths unless the scenario gives others."""
 
     kind: Literal["trace"] = Field(description="recorded requests")
-    file: Annotated[str, Field(min_length=1)] = Field(description="path of the trace")
+    file: Annotated[str, Field(min_length=1)] = Field(
+        description="path of the trace: CSV with the columns of Splitwise, Azure or BurstGPT, or Mooncake's JSON lines"
+    )
     rate_per_s: Positive | None = Field(
         default=None, description="stretch the trace to this mean rate, requests a second"
     )

@@ -132,7 +132,7 @@ WRONG = {
     "head that does not fit": (
         'method = "eagle3"',
         'method = "eagle3"\nmodel = "nobody/head"',
-        "drafter.model: no eagle3 head 'nobody/head' ships",
+        "my.toml: drafter.model: no eagle3 head 'nobody/head' ships",
     ),
     "impossible cut": ("tensor_parallel = 1", "tensor_parallel = 3", "target.tensor_parallel:"),
     "more GPUs than a node": ("tensor_parallel = 1", "tensor_parallel = 16", "a node of h100_sxm has 8"),
@@ -246,3 +246,22 @@ def test_a_missing_file_and_a_directory_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=expected) as caught:
             load_scenario(path)
         assert len(caught.value.lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "is empty"),
+        ("arrived_at,num_prefill_tokens,num_decode_tokens\n", "at least one"),
+        ("arrived_at,num_prefill_tokens,num_decode_tokens\nnan,10,10\n", "row 1: arrived_at: 'nan'"),
+        ("arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,10,0\n", "row 1: num_decode_tokens: 0"),
+        ("a,b\n1,2\n", "columns"),
+    ],
+    ids=["empty", "no requests", "nan", "no output", "unknown columns"],
+)
+def test_a_trace_that_holds_no_requests_is_one_line(tmp_path: Path, content: str, expected: str) -> None:
+    (tmp_path / "trace.csv").write_text(content)
+    lines = mistakes(tmp_path, GOOD.replace('kind = "poisson", rate_per_s = 4.0', 'kind = "trace", file = "trace.csv"'))
+    assert len(lines) == 1
+    assert lines[0].startswith("my.toml: workload.arrivals.file: trace.csv")
+    assert expected in lines[0]
