@@ -156,7 +156,7 @@ def test_prefill_alone_has_no_verification():
 
 
 def test_a_chain_is_a_tree_of_one_branch():
-    """With one branch a tree verifies and drafts the tokens that a chain does; bookkeeping is the engine's either way."""
+    """With one branch a tree verifies and drafts the tokens that a chain does; so does its bookkeeping."""
     drafter, batch = load_drafter("eagle3", target=LLAMA), Batch(4, 4 * 300)
     profile, engine = load_profile("h100_sxm", engine="sglang", dtype="bf16"), load_engine("sglang")
     chain = draft_verify(LLAMA, drafter, k=3, profile=profile, engine=engine)
