@@ -74,6 +74,7 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
                 "framework_version": table.version,
                 "rows": fitted.rows_used,
                 "filtered": fitted.rows_filtered,
+                "disturbed": fitted.rows_disturbed,
             }
         )
         errors[section] = fitted.errors
@@ -267,8 +268,8 @@ def _filtered(table: dict[str, Any]) -> float:
 
 def _print_errors(provenance: dict[str, Any]) -> None:
     for table in provenance["tables"]:
-        share = _filtered(table)
-        print(f"  {table['section']:24s} {table['rows']:6d} rows, {share:.2%} filtered as faster than physics")
+        dropped = f"{_filtered(table):.2%} faster than physics, {table['disturbed']} disturbed"
+        print(f"  {table['section']:24s} {table['rows']:6d} rows, {dropped}")
         for layer, row in provenance["errors"][table["section"]].items():
             print(
                 f"    {layer.lower():13s} median {row['median_pct']:5.2f} %  p90 {row['p90_pct']:6.2f} %  "

@@ -27,7 +27,8 @@ def fit_collectives(rows: pd.DataFrame) -> Fitted:
     left: list[Floats] = []
     for gpus, part in rows.groupby("num_gpus"):
         curve = part.groupby("message_size")["seconds"].median().sort_index()
-        seconds = np.maximum.accumulate(curve.to_numpy())
+        # A longer message is never faster and noise only adds: what a shorter one took beyond that was a disturbance.
+        seconds = np.minimum.accumulate(curve.to_numpy()[::-1])[::-1]
         size = curve.index.to_numpy(dtype=np.float64) * ELEMENT_BYTES
         section[str(int(gpus))] = {
             "message_bytes": [int(s) for s in size],

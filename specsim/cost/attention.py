@@ -17,7 +17,7 @@ TILE = 128
 """Query rows that one block of a prefill kernel takes (FlashAttention-2 and -3 at head dimension 128)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeadGroup:
     """Measured layouts of one head dimension and window: seconds [L, batches, lengths], NaN where not measured."""
 
@@ -29,7 +29,7 @@ class HeadGroup:
     seconds: Floats
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttentionTable:
     """One phase and cache precision: ``decode`` over (batch, cache length) or ``prefill`` over (batch, prompt length).
 
@@ -51,12 +51,21 @@ class AttentionTable:
         dimension not measured borrows from the nearest one; a window not measured is the full table cut at it
         (decode) or scaled by the law's arithmetic (prefill).
         """
-        group = min(self.groups, key=lambda g: _distance(g, head_dim, window))
+        key = (heads, kv_heads, head_dim, window)
+        if key not in self._surfaces:
+            self._surfaces[key] = self._surface(*key)
+        return self._surfaces[key]
+
+    def _surface(self, heads: int, kv_heads: int, head_dim: int, window: int | None) -> Surface:
+        index = min(range(len(self.groups)), key=lambda i: _distance(self.groups[i], head_dim, window))
+        group = self.groups[index]
         borrowed = group.head_dim != head_dim or group.window != window
         batch, length = self._nodes
         place = np.log([kv_heads, heads / kv_heads])
         places = np.log(np.column_stack([group.layouts[:, 1], group.layouts[:, 0] / group.layouts[:, 1]]))
-        residuals = self._residuals(group)
+        if index not in self._filled:
+            self._filled[index] = self._residuals(group)
+        residuals = self._filled[index]
         found = np.flatnonzero((group.layouts == (heads, kv_heads)).all(axis=1))
         if found.size:
             residual = residuals[found[0]]
@@ -73,6 +82,14 @@ class AttentionTable:
         seconds = np.array([non_decreasing(row) for row in seconds])  # never cheaper with a longer cache
         trust = Trust.MEASURED if found.size and not borrowed else Trust.BORROWED
         return Surface(self, seconds, trust, group.law)
+
+    @cached_property
+    def _surfaces(self) -> dict[tuple[int, int, int, int | None], Surface]:
+        return {}  # several models and drafters share a table, and a planner builds many steps of one
+
+    @cached_property
+    def _filled(self) -> dict[int, Floats]:
+        return {}
 
     @cached_property
     def _nodes(self) -> tuple[Floats, Floats]:
@@ -98,7 +115,7 @@ class AttentionTable:
         return residual
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Surface:
     """Seconds over the dense (batch, length) nodes of a table; surfaces of one table add."""
 

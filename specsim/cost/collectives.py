@@ -12,7 +12,7 @@ from specsim.cost.shapes import Floats, Trust
 from specsim.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AllReduce:
     """Seconds of one all-reduce against bytes, for one number of GPUs."""
 
@@ -26,7 +26,7 @@ class AllReduce:
         return np.asarray(inside * np.maximum(size / self.message_bytes[-1], 1.0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CollectiveTable:
     """Captured all-reduces by number of GPUs; never cheaper for a longer message."""
 

@@ -15,7 +15,7 @@ NEIGHBOURS = 24
 """Shapes that an unmeasured one borrows from; more change nothing within the covariance's reach."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GemmTable:
     """Times of ``[m, k] x [k, n]`` on a grid of m for the measured (n, k).
 
@@ -33,6 +33,11 @@ class GemmTable:
 
     def curve(self, n: int, k: int) -> tuple[Floats, Trust]:
         """Seconds at every m of ``rows`` for the shape (n, k), and whether it was measured or borrowed."""
+        if (n, k) not in self._curves:
+            self._curves[n, k] = self._curve(n, k)
+        return self._curves[n, k]
+
+    def _curve(self, n: int, k: int) -> tuple[Floats, Trust]:
         law = self.law.seconds(*gemm_work(self.rows, n, k, self.dtype))
         found = np.flatnonzero((self.shapes[:, 0] == n) & (self.shapes[:, 1] == k))
         if found.size:
@@ -45,6 +50,10 @@ class GemmTable:
         """The law's time at ``rows`` over its time at the grid's end: how curves go on past what was measured."""
         end = self.law.seconds(*gemm_work(self.rows[-1], n, k, self.dtype))
         return float(self.law.seconds(*gemm_work(rows, n, k, self.dtype)) / end)
+
+    @cached_property
+    def _curves(self) -> dict[tuple[int, int], tuple[Floats, Trust]]:
+        return {}
 
     @cached_property
     def _places(self) -> Floats:
@@ -73,8 +82,8 @@ def krige(place: Floats, places: Floats, residuals: Floats, *, length: float, nu
 def fill(values: Floats, along: Floats) -> Floats:
     """Rows of ``values`` [S, M] with NaN replaced by interpolation over ``along`` [M] (held constant at the ends)."""
     filled = values.copy()
-    for row in filled:
-        known = np.isfinite(row)
-        if known.any() and not known.all():
-            row[~known] = np.interp(along[~known], along[known], row[known])
+    missing = ~np.isfinite(filled)
+    for i in np.flatnonzero(missing.any(axis=1) & ~missing.all(axis=1)):
+        gaps = missing[i]
+        filled[i, gaps] = np.interp(along[gaps], along[~gaps], filled[i, ~gaps])
     return filled

@@ -26,16 +26,17 @@ def sample_seconds(time: StepTime, profile: Profile, uniforms: Mapping[str, Floa
     either. Residuals are not centred: where cross-validation finds a bias, the sample's median shows it against
     ``total_s``.
     """
-    n = next(iter(uniforms.values())).size
-    total: Floats = np.zeros((*np.shape(time.total_s), n))
+    shape = np.shape(time.total_s)
+    parts: dict[tuple[str, Trust], Floats] = {}
     for term in time.terms.values():
         trust = np.broadcast_to(term.trust, np.shape(term.seconds))
-        draws = uniforms[term.family]
-        for layer in np.unique(trust):
-            factor = np.exp(residual_quantiles(profile, term.family, Trust(int(layer)), draws))
-            share = np.where(trust == layer, term.seconds, 0.0)
-            total = total + share[..., None] * factor
-    return total
+        for layer in map(Trust, np.unique(trust).tolist()):
+            share = np.broadcast_to(np.where(trust == layer, term.seconds, 0.0), shape)
+            parts[term.family, layer] = parts.get((term.family, layer), np.zeros(shape)) + share
+    if not parts:
+        return np.zeros((*shape, next(iter(uniforms.values())).size))
+    factors = [np.exp(residual_quantiles(profile, family, layer, uniforms[family])) for family, layer in parts]
+    return np.asarray(np.stack(list(parts.values()), axis=-1) @ np.stack(factors))
 
 
 def residual_quantiles(profile: Profile, family: str, trust: Trust, at: Floats) -> Floats:

@@ -15,7 +15,7 @@ from specsim.cost.shapes import Experts, Floats, Trust
 from specsim.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExpertTable:
     """Seconds of one routed layer (gate, up, down) over tokens, for the measured classes.
 

@@ -38,7 +38,7 @@ class Elementwise:
     kernel_s: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Profile:
     """GPU x engine x precision: tables by part of a step, residuals by family and layer of trust, provenance.
 
@@ -103,7 +103,7 @@ def load_profile(hardware: str | Path, *, engine: str, dtype: str) -> Profile:
     return _shipped(name)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _shipped(name: str) -> Profile:
     content = resources.files("specsim.cost").joinpath("profiles", f"{name}.json").read_bytes()
     return read_profile(content, file=f"{name}.json")

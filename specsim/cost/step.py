@@ -27,7 +27,7 @@ EXPERTS = {"fp8_static": "fp8", "fp16": "bf16"}
 """Precisions whose experts were measured under another's name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowCurve:
     """Seconds against rows of a whole pass, non-decreasing; ``trust`` at a measured row count of measured shapes."""
 
@@ -50,7 +50,7 @@ class RowCurve:
         return np.where(rows > self.last_measured, np.int8(max(Trust.PARAMETRIC, self.trust)), near)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layers:
     """All attention layers of a pass that see one window: their decode and prefill surfaces, summed."""
 
@@ -67,7 +67,7 @@ class Layers:
         return sum(4.0 * a.count * a.heads * a.head_dim for a in self.attentions)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepCost:
     """Prices the passes of one model on one GPU under one engine.
 
@@ -275,7 +275,7 @@ class StepCost:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Part:
     """A segment with its fields as arrays."""
 
