@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from specsim.acceptance.conversions import iid_rate_from_length
-from specsim.cost.drafter import Drafter, load_drafter
+from specsim.acceptance.conversions import iid_rate_from_length, survival_from_conditional
+from specsim.cost.drafter import Drafter, load_drafter, lookup_proposal_rate
 from specsim.cost.drafting import load_draft_host
 from specsim.cost.engine import Engine, load_engine
 from specsim.cost.model import ModelShape, load_model
@@ -55,7 +55,7 @@ class Traffic:
     @property
     def proposal_rate(self) -> float:
         """Share of rounds in which a lookup proposes, if its first token is right as often as its second."""
-        return min(1.0, self.conditional[0] / self.conditional[1])
+        return lookup_proposal_rate(survival_from_conditional(self.conditional))
 
 
 @cache

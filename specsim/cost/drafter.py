@@ -9,6 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from specsim.cost.hf_config import read_json, shape_from_config
 from specsim.cost.model import load_model
 from specsim.cost.model_shape import ModelShape, cache_bytes, padded_vocab, weight_bytes
@@ -20,6 +23,9 @@ METHODS: tuple[Method, ...] = ("draft_model", "eagle", "eagle3", "mtp", "medusa"
 
 HEAD_VOCAB = 32000
 """Rows of an EAGLE-3 head's own LM head where no configuration says so: every published head of drafters.json."""
+
+VOCAB_SLACK = 0.01
+"""Difference of vocabularies of one tokenizer: families pad theirs differently (Qwen2.5: 151,936 and 152,064)."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,10 @@ class Drafter:
     def on_gpu(self) -> bool:
         """Whether drafting runs passes on the GPU."""
         return self.method not in ("ngram", "none")
+
+    def weight_dtype(self, target_dtype: str) -> str:
+        """Precision of its weights beside a target's: heads are published in 16 bits and stay so; models follow."""
+        return target_dtype if self.method in ("draft_model", "mtp") else "bf16"
 
     @property
     def sequential(self) -> bool:
@@ -174,11 +184,30 @@ def load_drafter(
         if model is None:
             raise InputError("missing; a draft model is a shipped name or a config.json", field="drafter.model")
         shape = load_model(model)
+        if abs(shape.vocab - target.vocab) > VOCAB_SLACK * target.vocab:
+            raise InputError(
+                f"{shape.name} has a vocabulary of {shape.vocab}, {target.name} one of {target.vocab}; "
+                "a draft model shares its target's tokenizer",
+                field="drafter.model",
+            )
         return Drafter("draft_model", shape.name, target, shape, shape.vocab)
     if model is not None:
         return _configured(_method(method), str(model), target)
     published = _published_for(method, target.name)
     return _configured(_method(method), published, target) if published else _like_target(_method(method), target)
+
+
+def lookup_proposal_rate(survival: ArrayLike) -> float:
+    """Share of rounds in which a lookup proposes anything, from a survival curve that counts the rounds without.
+
+    P(first token survives) over P(second survives, given the first): exact if a proposal's first token is as likely
+    right as its second, which evidence by position cannot tell. 1 where the curve has one position, or where it counts
+    rounds with a proposal alone (vLLM's metrics do), since then the two are of one size.
+    """
+    curve = np.atleast_1d(np.asarray(survival, dtype=np.float64))
+    if curve.size < 2 or curve[1] <= 0.0:
+        return 1.0
+    return float(min(1.0, curve[0] ** 2 / curve[1]))
 
 
 def _method(method: str) -> Method:

@@ -70,7 +70,7 @@ def shape_from_config(config: Mapping[str, Any], *, name: str, file: str | None 
         raise InputError(
             f"{kv_heads} cache heads do not divide {heads} attention heads", file=file, field="num_key_value_heads"
         )
-    if "head_dim" not in config and hidden % heads:
+    if config.get("head_dim") is None and hidden % heads:
         raise InputError(f"missing, and {heads} heads do not divide hidden_size {hidden}", file=file, field="head_dim")
     window, windowed = _window(fields, config, kind, layers)
     gpt_oss, qwen2 = kind == "gpt_oss", kind in ("qwen2", "qwen2_moe")

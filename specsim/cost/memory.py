@@ -92,7 +92,7 @@ def cache_memory(
     token = target.kv_bytes_per_token(tensor_parallel=tp, kv_dtype=kv_dtype)
     draft_weights = 0.0
     if drafter is not None and drafts:
-        draft_weights = drafter.weight_bytes(k, tensor_parallel=tp, dtype=draft_dtype or dtype)
+        draft_weights = drafter.weight_bytes(k, tensor_parallel=tp, dtype=draft_dtype or drafter.weight_dtype(dtype))
         token += drafter.kv_bytes_per_token(tensor_parallel=tp, kv_dtype=kv_dtype)
     expert = target.expert_intermediate / tp
     experts = target.top_k * (max(2 * expert, target.hidden) + expert) if target.experts else 0.0

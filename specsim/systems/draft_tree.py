@@ -49,12 +49,12 @@ def draft_tree(
         )
     if not drafter.sequential:
         raise InputError(f"{drafter.method} drafts no trees here; use eagle, eagle3 or mtp", field="drafter.method")
-    host, split = load_draft_host(engine), {"tensor_parallel": tensor_parallel}
-    precision = {"dtype": dtype, "kv_dtype": kv_dtype}
+    host, tp = load_draft_host(engine), tensor_parallel
+    own = drafter.weight_dtype(dtype)
     drafting = draft_profile or profile
-    main = StepCost(target.forward(**split, **precision), profile, engine)  # type: ignore[arg-type]
-    opening = StepCost(drafter.first_pass(steps, **split, **precision), drafting, engine)  # type: ignore[arg-type]
-    following = StepCost(drafter.next_pass(steps, **split, **precision), drafting, engine)  # type: ignore[arg-type]
+    main = StepCost(target.forward(tensor_parallel=tp, dtype=dtype, kv_dtype=kv_dtype), profile, engine)
+    opening = StepCost(drafter.first_pass(steps, tensor_parallel=tp, dtype=own, kv_dtype=kv_dtype), drafting, engine)
+    following = StepCost(drafter.next_pass(steps, tensor_parallel=tp, dtype=own, kv_dtype=kv_dtype), drafting, engine)
 
     def verified(batch: Batch) -> StepShape:
         n = np.asarray(batch.sequences, dtype=np.float64)
@@ -85,8 +85,8 @@ def draft_tree(
 
     def work(batch: Batch) -> StepTime:
         sampled, scheduled, compared = iteration_load(batch, tokens - 1)
-        own = engine.host_time(sampled, query_tokens=scheduled, drafted=compared)
-        return own + host.around(batch.sequences, compared, target.vocab, profile.elementwise)
+        sampling = engine.host_time(sampled, query_tokens=scheduled, drafted=compared)
+        return sampling + host.around(batch.sequences, compared, target.vocab, profile.elementwise)
 
     passes = [
         Pass("verify", target.name, verified, main.cost),

@@ -56,7 +56,15 @@ def draft_verify(
     passes = (
         _verify(target, main, drafted),
         *_drafting(
-            drafter, k, drafted, draft_profile or profile, engine, host, tensor_parallel, draft_dtype or dtype, kv_dtype
+            drafter,
+            k,
+            drafted,
+            draft_profile or profile,
+            engine,
+            host,
+            tensor_parallel,
+            draft_dtype or drafter.weight_dtype(dtype),
+            kv_dtype,
         ),
     )
     return RoundProgram(

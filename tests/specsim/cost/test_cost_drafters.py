@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specsim.cost.drafter import METHODS, load_drafter
+from specsim.cost.drafter import METHODS, load_drafter, lookup_proposal_rate
 from specsim.cost.engine import load_engine
 from specsim.cost.hardware import load_hardware
 from specsim.cost.memory import cache_memory
@@ -179,3 +180,24 @@ def test_a_cache_too_small_for_a_request():
 def test_utilisation_is_a_share():
     with pytest.raises(InputError, match="gpu_memory_utilization: 90"):
         cache_memory(LLAMA, hardware=H100, gpu_memory_utilization=90)
+
+
+def test_heads_stay_in_16_bits_beside_a_quantised_target():
+    arguments = {"hardware": H100, "k": 3, "dtype": "fp8"}
+    head = cache_memory(LLAMA, load_drafter("eagle3", target=LLAMA), **arguments)
+    model = cache_memory(LLAMA, load_drafter("draft_model", target=LLAMA, model="Llama-3.2-1B"), **arguments)
+    assert head.draft_weight_bytes == load_drafter("eagle3", target=LLAMA).weight_bytes(3)
+    assert model.draft_weight_bytes == load_model("Llama-3.2-1B").weight_bytes(dtype="fp8")
+
+
+def test_a_draft_model_shares_the_tokenizer():
+    with pytest.raises(InputError, match="vocabulary of 151936, meta-llama/Llama-3"):
+        load_drafter("draft_model", target=LLAMA, model="Qwen3-0.6B")
+    assert load_drafter("draft_model", target=load_model("Qwen2.5-7B"), model="Qwen2.5-0.5B").draft_vocab == 151936
+
+
+@given(rate=st.floats(0.01, 1.0), right=st.floats(0.05, 0.99), k=st.integers(2, 8))
+def test_a_proposal_rate_is_found_again(rate, right, k):
+    """Rounds without a proposal accept nothing: survival is the rate times the chain's own."""
+    assert lookup_proposal_rate(rate * right ** np.arange(1, k + 1)) == pytest.approx(rate)
+    assert lookup_proposal_rate([right]) == lookup_proposal_rate([right, 0.0]) == 1.0
