@@ -64,7 +64,10 @@ class MixedTables:
                 for _ in range(1 + number % 3)
             )
             truth = float(self._program.seconds(Batch(n, kv, prefill=tuple(PrefillChunk(*c) for c in chunks))))
-            worst = max(worst, abs(self.seconds(n, kv, chunks) / truth - 1))
+            error = abs(self.seconds(n, kv, chunks) / truth - 1)
+            if not error < np.inf:
+                return float("inf")
+            worst = max(worst, error)
         return worst
 
     def seconds(self, sequences: int, kv_tokens: float, chunks: Sequence[Chunk]) -> float:

@@ -80,8 +80,12 @@ def test_a_cost_that_does_not_add_up_is_priced_directly():
 
 
 def test_a_cost_that_is_not_a_time_is_refused():
-    broken = RoundProgram(
-        "broken", 0, (), lambda batch: StepTime({"x": Term(np.array(np.nan), "x", np.array(0, np.int8))})
-    )
+    def host(batch):
+        bad = np.nan if batch.prefill else -1.0
+        return StepTime({"x": Term(np.array(bad), "x", np.array(0, np.int8))})
+
+    broken = Pricer(RoundProgram("broken", 0, (), host), MAX_KV)
     with pytest.raises(InputError, match="not a positive number"):
-        Pricer(broken, MAX_KV).decode(1, 100)
+        broken.mixed(0, 0, ((10, 0, True),))
+    with pytest.raises(InputError, match="not a positive number"):
+        broken.decode(1, 100)
