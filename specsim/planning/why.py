@@ -29,8 +29,12 @@ def round_parts(program: RoundProgram, batch: Batch) -> dict[str, float]:
             part = "host"
         elif where not in ("verify", "decode"):
             part = "drafting"
-        elif kind in ("attention", "collectives", "experts"):
+        elif kind == "launch":
+            part = "host"
+        elif kind in ("collectives", "experts"):
             part = kind
+        elif kind.endswith("attention"):
+            part = "attention"
         else:
             part = "linear"
         parts[part] = parts.get(part, 0.0) + float(np.sum(term.seconds))

@@ -129,7 +129,9 @@ def test_replicas_follow_the_asked_rate_and_capacity_does_not(base: dict[str, An
     assert rates[0][0] == pytest.approx(rates[1][0])
 
 
-def test_the_gain_in_capacity_is_the_ratio_of_the_rates_and_errs_less_than_independent_rates(base: dict[str, Any]) -> None:
+def test_the_gain_in_capacity_is_the_ratio_of_the_rates_and_errs_less_than_independent_rates(
+    base: dict[str, Any],
+) -> None:
     with_it, without = base["capacity"]
     gain, rates = with_it["rate_over_plain"], [row["request_rate_per_s"] for row in (with_it, without)]
     assert gain["value"] == pytest.approx(rates[0]["value"] / rates[1]["value"])

@@ -108,6 +108,22 @@ def test_parts_add_up_to_the_round() -> None:
     assert parts["drafting"] == pytest.approx(3e-3)
 
 
+def test_what_is_dearest_is_never_more_than_what_a_round_adds_where_nothing_gets_cheaper() -> None:
+    """Terms of plain and speculative passes land in the same parts, whatever the passes call them."""
+    from specsim.planning.deployment import deploy
+    from specsim.scenario import load_scenario
+
+    deployment = deploy(load_scenario(None).scenario)
+    batch = Batch(64.0, 64 * 1024.0)
+    plain = round_parts(deployment.program(None, 0), batch)
+    assert set(plain) == {"attention", "linear", "host"}
+    for candidate in deployment.candidates:
+        after = round_parts(deployment.program(candidate, 3), batch)
+        grown = {part: seconds - plain.get(part, 0.0) for part, seconds in after.items()}
+        assert min(grown.values()) >= 0.0
+        assert set(after) <= set(plain) | {"drafting"}
+
+
 def test_the_explanation_names_the_largest_extra_and_can_be_checked() -> None:
     batch = Batch(1.0, 1024.0)
     text = explain(program(0), program(3), batch, tokens_per_round=2.0)
