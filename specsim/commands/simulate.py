@@ -33,7 +33,7 @@ def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -
     results = []
     with progress("simulating") as report:
         for i in range(count):
-            report(i / count, f"replication {i + 1} of {count}")
+            report(i, count)
             results.append(replica.run(i, requests=size))
     limits = _request_limits(scenario)
     steady = scenario.workload.arrivals.kind in ("poisson", "gamma")

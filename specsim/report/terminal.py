@@ -183,6 +183,9 @@ def _capacity(plan: Plan, scenario: Scenario) -> None:
         for row in rows
     ]
     print_table("How many GPUs does the load take?", columns, table)
+    for row in rows:
+        if gain := row.get("rate_over_plain"):
+            paragraph(f"{row['configuration']} sustains {written(gain, form=ratio)} times the rate of no speculation.")
     closed = scenario.workload is not None and scenario.workload.arrivals.kind == "closed"
     note = "Requests/s of one replica, simulated with the same requests in every configuration; "
     note += "the rate is what the loop's users get." if closed else "the rate holds every limit of the SLO."

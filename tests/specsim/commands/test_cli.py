@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -287,3 +290,58 @@ def test_every_flag_of_a_scenario_is_on_both_commands_and_documented() -> None:
 
 def test_input_errors_carry_one_line_each() -> None:
     assert InputError.several([InputError("a"), InputError("b")]).lines == ("a", "b")
+
+
+def test_control_c_during_a_long_run_is_quiet_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(SMALL.replace("requests = 20", "requests = 2_000_000"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "specsim", "simulate", "my.toml", "--out", "out"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A run started in the background inherits an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "interrupted; nothing half-written was left\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["my.toml"]
+
+
+def estimates(table: object) -> Iterator[dict[str, float]]:
+    if isinstance(table, dict):
+        if "value" in table:
+            yield table
+        else:
+            for inner in table.values():
+                yield from estimates(inner)
+    elif isinstance(table, list):
+        for inner in table:
+            yield from estimates(inner)
+
+
+def test_a_plan_for_programs_has_its_keys_and_every_estimate_its_interval(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "my.toml").write_text(SMALL)
+    status, out, err = run(capsys, "plan", str(tmp_path / "my.toml"), "--json")
+    assert (status, err) == (0, "")
+    plan = json.loads(out)
+    tables = ["recommendation", "schedule", "grid", "break_even", "capacity", "provenance", "warnings"]
+    assert list(plan) == tables
+    found = list(estimates(plan))
+    assert len(found) > 100
+    assert all(set(one) == {"value", "low", "high"} and one["low"] <= one["value"] <= one["high"] for one in found)
+
+
+def test_what_a_flag_took_away_is_among_the_warnings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(SMALL)
+    status, out, err = run(capsys, "plan", str(tmp_path / "my.toml"), "--target", "Qwen/Qwen3-8B", "--json")
+    assert (status, err) == (0, "")
+    plan = json.loads(out)
+    assert "declined" in plan["recommendation"]
+    assert "was measured with meta-llama/Llama-3.1-8B" in plan["warnings"][0]
+    assert {row["k"] for row in plan["capacity"]} == {0}
+    assert plan["break_even"]

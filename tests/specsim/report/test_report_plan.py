@@ -53,6 +53,7 @@ def made_plan(*, evidence: bool = True, price: bool = True) -> dict[str, Any]:
                                 "possible": length <= k + 1,
                             }
                         )
+    gain = {"value": 1.41, "low": 1.38, "high": 1.45}
     why = "K=3 at batch 32: a round takes 9.44 ms against 8.00 ms for a plain step (1.18x), most of it in drafting."
     capacity = [
         {
@@ -64,6 +65,7 @@ def made_plan(*, evidence: bool = True, price: bool = True) -> dict[str, Any]:
             "gpu_hours_per_million_output_tokens": est(0.4),
             "binding_constraint": "TPOT p95",
         }
+        | ({"rate_over_plain": gain} if k else {})
         | ({"cost_per_million_output_tokens": est(1.0)} if price else {})
         for name, k, rate in (("eagle3, K=3", 3, 21.5), ("plain decoding", 0, 15.2))
     ]
@@ -174,6 +176,10 @@ def test_without_evidence_there_is_break_even_and_nothing_else(capsys: pytest.Ca
     assert "how much faster" not in text
     assert "How many GPUs" not in text
     assert "Yes:" not in text
+
+
+def test_the_gain_in_capacity_is_said_with_its_own_interval(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "eagle3, K=3 sustains 1.41 (1.38-1.45) times the rate of no speculation." in text_of(made_plan(), capsys)
 
 
 def test_without_a_price_there_is_no_cost(capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,6 +134,11 @@ WRONG = {
         'method = "eagle3"\nmodel = "nobody/head"',
         "my.toml: drafter.model: no eagle3 head 'nobody/head' ships",
     ),
+    "no such profile": (
+        'dtype = "bf16"',
+        'dtype = "fp8_block"',
+        "target.hardware: no profile of h100_sxm for vllm at fp8_block ships; there is",
+    ),
     "impossible cut": ("tensor_parallel = 1", "tensor_parallel = 3", "target.tensor_parallel:"),
     "more GPUs than a node": ("tensor_parallel = 1", "tensor_parallel = 16", "a node of h100_sxm has 8"),
     "trace missing": (
