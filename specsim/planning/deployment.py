@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from specsim.acceptance.process import AcceptanceProcess
-from specsim.cost.drafter import Drafter, load_drafter
+from specsim.cost.drafter import Drafter, load_drafter, lookup_proposal_rate
 from specsim.cost.engine import Engine, load_engine
 from specsim.cost.memory import Memory, cache_memory
 from specsim.cost.model import ModelShape, load_model
@@ -16,6 +16,7 @@ from specsim.cost.profile import Profile, load_profile
 from specsim.errors import InputError
 from specsim.scenario import Scenario
 from specsim.scenario.resolve import acceptance_process, acceptance_source, traffic_of
+from specsim.scenario.sections import Drafter as DrafterSection
 from specsim.simulation.program import RoundProgram
 from specsim.simulation.serving import Serving
 from specsim.simulation.workload import Workload
@@ -101,17 +102,7 @@ def deploy(scenario: Scenario) -> Deployment:
     given = scenario.target
     target = load_model(given.model)
     target.check_parallel(given.tensor_parallel)
-    candidates = tuple(
-        Candidate(
-            label=drafter.label,
-            drafter=load_drafter(drafter.method, target=target, model=drafter.model),
-            lengths=tuple(k for k in (drafter.num_speculative_tokens or DEFAULT_LENGTHS) if k > 0),
-            process=acceptance_process(drafter),
-            source=acceptance_source(drafter),
-        )
-        for drafter in scenario.drafters
-        if drafter.method != "none"
-    )
+    candidates = tuple(_candidate(drafter, target) for drafter in scenario.drafters if drafter.method != "none")
     deployment = Deployment(
         scenario=scenario,
         target=target,
@@ -123,3 +114,17 @@ def deploy(scenario: Scenario) -> Deployment:
     deployment.program(None, 0)
     deployment.serving(None, 0)
     return deployment
+
+
+def _candidate(given: DrafterSection, target: ModelShape) -> Candidate:
+    process = acceptance_process(given)
+    rate = 1.0
+    if given.method == "ngram" and process is not None:  # rounds in which it proposes nothing verify one token
+        rate = lookup_proposal_rate(process.survival(min(2, process.max_k or 2)))
+    return Candidate(
+        label=given.label,
+        drafter=load_drafter(given.method, target=target, model=given.model, proposal_rate=rate),
+        lengths=tuple(k for k in (given.num_speculative_tokens or DEFAULT_LENGTHS) if k > 0),
+        process=process,
+        source=acceptance_source(given),
+    )
