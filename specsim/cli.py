@@ -42,10 +42,13 @@ Drafter = Annotated[
 Hardware = Annotated[
     str | None, typer.Option(metavar="GPU", help="Shipped name or profile file.", rich_help_panel=OVERRIDES)
 ]
-Engine = Annotated[str | None, typer.Option(help="vllm, sglang or trtllm.", rich_help_panel=OVERRIDES)]
-Dtype = Annotated[str | None, typer.Option(help="Precision of the weights: bf16 or fp8.", rich_help_panel=OVERRIDES)]
+Engine = Annotated[str | None, typer.Option(metavar="NAME", help="vllm, sglang or trtllm.", rich_help_panel=OVERRIDES)]
+Dtype = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Precision of the weights: bf16, fp8 or fp8_block.", rich_help_panel=OVERRIDES),
+]
 TensorParallel = Annotated[
-    int | None, typer.Option(metavar="N", help="GPUs of one replica.", rich_help_panel=OVERRIDES)
+    str | None, typer.Option(metavar="N", help="GPUs of one replica.", rich_help_panel=OVERRIDES)
 ]
 Lengths = Annotated[
     str | None,
@@ -55,27 +58,27 @@ Context = Annotated[
     str | None, typer.Option(metavar="TOKENS", help="Context lengths, as 1024,8192.", rich_help_panel=OVERRIDES)
 ]
 RequestRate = Annotated[
-    float | None, typer.Option(metavar="PER_S", help="Requests a second, all replicas.", rich_help_panel=OVERRIDES)
+    str | None, typer.Option(metavar="PER_S", help="Requests a second, all replicas.", rich_help_panel=OVERRIDES)
 ]
 SloTtft = Annotated[
-    float | None, typer.Option(metavar="MS", help="95th percentile of time to first token.", rich_help_panel=OVERRIDES)
+    str | None, typer.Option(metavar="MS", help="95th percentile of time to first token.", rich_help_panel=OVERRIDES)
 ]
 SloTpot = Annotated[
-    float | None,
+    str | None,
     typer.Option(
         metavar="MS", help="95th percentile of time per output token after the first.", rich_help_panel=OVERRIDES
     ),
 ]
 Price = Annotated[
-    float | None, typer.Option("--price-gpu-hour", metavar="PRICE", help="Of one GPU.", rich_help_panel=OVERRIDES)
+    str | None, typer.Option("--price-gpu-hour", metavar="PRICE", help="Of one GPU.", rich_help_panel=OVERRIDES)
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of every random stream.", rich_help_panel=OVERRIDES)]
+Seed = Annotated[str | None, typer.Option(metavar="N", help="Seed of every random stream.", rich_help_panel=OVERRIDES)]
 Rate = Annotated[
-    float | None,
+    str | None,
     typer.Option(metavar="0..1", help="One conditional rate for every position.", rich_help_panel=EVIDENCE),
 ]
 Length = Annotated[
-    float | None,
+    str | None,
     typer.Option(
         metavar="TOKENS", help="Tokens a round, bonus included, at the one K given.", rich_help_panel=EVIDENCE
     ),
@@ -168,12 +171,14 @@ def acceptance(
         list[str], typer.Argument(metavar="FILE...", help="/metrics scrapes (one, or before and after) or a log.")
     ],
     out: Annotated[str | None, typer.Option(metavar=FILE, help="Write the model here (JSON).")] = None,
+    model_name: Annotated[str | None, typer.Option(metavar="NAME", help="Where a scrape holds several models.")] = None,
+    engine: Annotated[str | None, typer.Option(metavar="N", help="Keep one data-parallel engine.")] = None,
     json: Json = False,  # noqa: FBT002 - typer reads the default
 ) -> None:
     """Read what an engine reports of its drafts, and print the acceptance model that a scenario can point to."""
     from specsim.commands.acceptance import run
 
-    run(files, out=out, as_json=json)
+    run(files, out=out, model_name=model_name, engine=engine, as_json=json)
 
 
 @app.command()
@@ -237,16 +242,29 @@ def _escaped(error: Exception) -> int:
     return 1
 
 
+READ_AS = {
+    "tensor_parallel": "whole_number",
+    "seed": "whole_number",
+    "num_speculative_tokens": "whole_numbers",
+    "context": "whole_numbers",
+    "acceptance_per_position": "numbers",
+    **dict.fromkeys(
+        ("acceptance_rate", "acceptance_length", "request_rate", "slo_ttft_ms", "slo_tpot_ms", "price_gpu_hour"),
+        "number",
+    ),
+}
+"""Which reader turns a flag's text into numbers; the parser's own would not say what it found."""
+
+
 def _overrides(given: dict[str, Any]) -> Overrides:
     """The flags of a command, lists parsed."""
-    from specsim.scenario.overrides import Overrides, numbers, whole_numbers
+    from specsim.scenario import overrides
+    from specsim.scenario.overrides import Overrides
 
     flags = {name: given[name] for name in Overrides.__dataclass_fields__ if given.get(name) is not None}
-    for name in ("num_speculative_tokens", "context"):
+    for name, read in READ_AS.items():
         if name in flags:
-            flags[name] = whole_numbers(flags[name], name)
-    if "acceptance_per_position" in flags:
-        flags["acceptance_per_position"] = numbers(flags["acceptance_per_position"], "acceptance_per_position")
+            flags[name] = getattr(overrides, read)(flags[name], name)
     if "drafter" in flags:
         flags["drafter"] = tuple(flags["drafter"])
     return Overrides(**flags)

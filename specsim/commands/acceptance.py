@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def run(files: Sequence[str], *, out: str | None, as_json: bool) -> None:
+def run(files: Sequence[str], *, out: str | None, model_name: str | None, engine: str | None, as_json: bool) -> None:
     """Read one scrape or log, or two scrapes, print the acceptance model, and write it where ``out`` says."""
     from specsim.acceptance.acceptance_file import write_evidence
     from specsim.interop.vllm_metrics import acceptance_report, read_acceptance
 
-    evidence = read_acceptance([Path(file) for file in files])
+    evidence = read_acceptance([Path(file) for file in files], model_name=model_name, engine=engine)
     if out is not None:
         write_evidence(Path(out), evidence)
     if as_json:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from specsim.report.progress import progress
-from specsim.scenario import Overrides, load_scenario
+from specsim.scenario import Overrides, load_scenario, told_of
 
 
 def run(path: str | None, flags: Overrides, *, as_json: bool) -> None:
@@ -15,7 +15,7 @@ def run(path: str | None, flags: Overrides, *, as_json: bool) -> None:
     loaded = load_scenario(path, flags)
     from specsim.planning import plan
 
-    with progress("planning") as report:
+    with told_of(loaded), progress("planning") as report:
         planned: dict[str, Any] = plan(loaded.scenario, progress=report).to_dict()
     planned["warnings"] = [*loaded.notes, *planned.get("warnings", [])]
     if as_json:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from specsim.errors import InputError
 from specsim.report.progress import progress
-from specsim.scenario import Loaded, Overrides, Scenario, load_scenario
+from specsim.scenario import Loaded, Overrides, Scenario, load_scenario, told_of
 from specsim.scenario.sections import Drafter
 
 
@@ -26,12 +26,13 @@ def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -
     from specsim.simulation.metrics import Slo, summarise
     from specsim.simulation.record import provenance, write_run
 
-    deployment = deploy(scenario)
+    with told_of(loaded):
+        deployment = deploy(scenario)
     candidate = next((c for c in deployment.candidates if drafter is not None and c.label == drafter.label), None)
     replica = Replica(deployment, candidate, k)
     count, size = scenario.simulation.replications, scenario.simulation.requests
     results = []
-    with progress("simulating") as report:
+    with told_of(loaded), progress("simulating") as report:
         for i in range(count):
             report(i, count)
             results.append(replica.run(i, requests=size))

@@ -7,15 +7,15 @@ from typing import Any
 
 from rich.text import Text
 
-from specsim.report.layout import Column, paragraph, print_table
+from specsim.report.layout import Column, console, paragraph, print_table
 from specsim.report.numbers import count, ratio, stacked
 
 Row = Mapping[str, Any]
 USUAL_CONTEXT = 2048
 """Tokens of context that tables show where neither the traffic nor the reader says which."""
 MOST_ROWS = 7
-MOST_LENGTHS = 8
-"""Draft lengths, 0 among them, whose intervals stand side by side in 100 columns."""
+COLUMN = 11
+"""Width of a column of intervals, the gap before it counted."""
 
 
 def contexts(rows: Sequence[Row]) -> list[int]:
@@ -74,6 +74,7 @@ def print_step_time(plan: Mapping[str, Any], drafter: str, context: int) -> None
         lambda row: stacked(row["step_ms"]),
         None,
     )
+    paragraph("A round drafts K tokens and verifies K+1, host work included; K=0 is a plain step.", style="dim")
 
 
 def print_break_even(plan: Mapping[str, Any], drafter: str, context: int) -> None:
@@ -127,11 +128,12 @@ def _sorted(rows: Sequence[Row], field: str) -> list[Any]:
 
 
 def _lengths(rows: Sequence[Row]) -> list[int]:
-    """At most so many draft lengths as fit the width: evenly chosen, the first and the last among them."""
+    """As many draft lengths as fit the width: evenly chosen, the first and the last among them."""
     there = _sorted(rows, "k")
-    if len(there) <= MOST_LENGTHS:
+    most = max((console().width - COLUMN) // COLUMN, 2)
+    if len(there) <= most:
         return there
-    return [there[round(i * (len(there) - 1) / (MOST_LENGTHS - 1))] for i in range(MOST_LENGTHS)]
+    return [there[round(i * (len(there) - 1) / (most - 1))] for i in range(most)]
 
 
 def batches_shown(plan: Mapping[str, Any], asked: Sequence[int] | None) -> list[int]:

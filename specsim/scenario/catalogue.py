@@ -137,13 +137,28 @@ def _too_long(blocks: int, size: int, prompt: int, output: int, k: int) -> str:
 
 def _certain_lengths(workload: Workload | None) -> Iterator[tuple[int, int]]:
     """Prompt and output tokens of requests that the workload surely holds."""
-    laws = (workload.prompt_tokens, workload.output_tokens) if workload is not None else (None, None)
-    if laws[0] is None or laws[1] is None:
+    if workload is None:
         return
-    (p_low, p_mean, p_high), (o_low, o_mean, o_high) = (_range(law) for law in laws if law is not None)
-    yield p_mean, o_mean
-    yield p_high, o_low
-    yield p_low, o_high
+    laws = (workload.prompt_tokens, workload.output_tokens)
+    if workload.arrivals.kind == "trace" and laws == (None, None):
+        yield from _longest_recorded(workload)
+    elif laws[0] is not None and laws[1] is not None:
+        (p_low, p_mean, p_high), (o_low, o_mean, o_high) = (_range(law) for law in laws if law is not None)
+        yield p_mean, o_mean
+        yield p_high, o_low
+        yield p_low, o_high
+
+
+def _longest_recorded(workload: Workload) -> Iterator[tuple[int, int]]:
+    from specsim.scenario.resolve import traffic_of
+    from specsim.simulation.workload import Trace
+
+    try:
+        trace = traffic_of(workload).arrivals
+    except InputError:
+        return  # said where the workload is looked at
+    if isinstance(trace, Trace):
+        yield max(zip(trace.prompt_tokens, trace.output_tokens, strict=True), key=sum)
 
 
 def _range(law: Tokens) -> tuple[int, int, int]:

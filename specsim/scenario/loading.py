@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path as FilePath
@@ -54,6 +55,15 @@ def load_scenario(path: str | FilePath | None = None, flags: Overrides | None = 
     if flags is not None:
         document, origins, notes = overridden(document, flags)
     return Loaded(scenario_of(document, file=name, origins=origins), name, notes)
+
+
+@contextmanager
+def told_of(loaded: Loaded) -> Iterator[None]:
+    """Name the scenario's file in mistakes that only show once it is priced or run."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError.several(InputError(line, file=loaded.source) for line in error.lines) from None
 
 
 def example_text() -> str:

@@ -247,3 +247,19 @@ def numbers(text: str, name: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"{text!r} must be numbers with commas between, as 0.70,0.66", field=flag_of(name)) from None
+
+
+def whole_number(text: str, name: str) -> int:
+    """One whole number; InputError naming the flag otherwise."""
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{text!r} must be a whole number", field=flag_of(name)) from None
+
+
+def number(text: str, name: str) -> float:
+    """One number; InputError naming the flag otherwise."""
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{text!r} must be a number", field=flag_of(name)) from None

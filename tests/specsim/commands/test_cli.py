@@ -65,7 +65,8 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str
 MISTAKES = {
     "unknown option": (["plan", "--foo"], "--foo"),
     "unknown command": (["plann"], "plann"),
-    "no number": (["plan", "--tensor-parallel", "two"], "--tensor-parallel"),
+    "no whole number": (["plan", "--tensor-parallel", "two"], "--tensor-parallel: 'two' must be a whole number"),
+    "no number": (["plan", "--request-rate", "4/s"], "--request-rate: '4/s' must be a number"),
     "no value": (["plan", "--target"], "--target"),
     "no list": (["plan", "--num-speculative-tokens", "a"], "--num-speculative-tokens: 'a' must be whole numbers"),
     "no rates": (["plan", "--acceptance-per-position", "a"], "--acceptance-per-position: 'a' must be numbers"),

@@ -11,7 +11,8 @@ from specsim.cost.drafter import METHODS
 from specsim.cost.engine import engine_names
 from specsim.cost.memory import cache_memory
 from specsim.cost.profile import profile_names
-from specsim.scenario import Overrides, load_scenario
+from specsim.errors import InputError
+from specsim.scenario import Overrides, Scenario, load_scenario
 from specsim.scenario.resolve import acceptance_process, acceptance_source, shipped_acceptance, traffic_of
 from specsim.scenario.sections import Engine, Method, Target
 
@@ -67,6 +68,9 @@ def test_a_trace_brings_its_own_lengths_unless_others_are_given(tmp_path: Path) 
     assert workload is not None
     assert traffic_of(workload).mean_prompt_tokens == 200
     assert traffic_of(workload).mean_output_tokens == 20
+    (tmp_path / "my.toml").write_text(text.replace("gpu_memory_utilization = 0.9", "num_gpu_blocks = 21"))
+    with pytest.raises(InputError, match="a request of 300 prompt and 30 output tokens needs more"):
+        load_scenario(tmp_path / "my.toml")
     given = text.replace('"trace.csv" }', '"trace.csv" }\noutput_tokens = { kind = "fixed", tokens = 7 }')
     (tmp_path / "my.toml").write_text(given)
     replaced = load_scenario(tmp_path / "my.toml", Overrides(request_rate=2.0)).scenario.workload
@@ -77,9 +81,6 @@ def test_a_trace_brings_its_own_lengths_unless_others_are_given(tmp_path: Path) 
 
 def test_the_longest_drafter_decides_whether_a_request_fits() -> None:
     """A cache that just holds the longest request without drafting is too small with it."""
-    from specsim.errors import InputError
-    from specsim.scenario import Scenario
-
     scenario = load_scenario().scenario.to_dict()
     scenario["workload"]["prompt_tokens"] = {"kind": "fixed", "tokens": 150}
     scenario["workload"]["output_tokens"] = {"kind": "fixed", "tokens": 10}
