@@ -80,13 +80,14 @@ def traffic(root: Path, dataset: str, method: str, k: int) -> Traffic:
     raise LookupError(f"no acceptance of {method} on {dataset} at {k}")
 
 
-def copies_speedup(root: Path, dataset: str, method: str, batch: int, k: int) -> tuple[float, float]:
+def copies_speedup(
+    root: Path, dataset: str, method: str, batch: int, k: int, *, setting: Setting
+) -> tuple[float, float]:
     """Speedup in the harness of arXiv 2601.11580, by acceptance weighted by requests, and by tokens.
 
     A batch is one prompt many times over, run to its end; a bar is the mean over requests of tokens per second, over
     that without speculation. So copies accept in step, prefill counts, and the request-weighted length is the one.
     """
-    setting = llama()
     drafter = load_drafter(method, target=setting.target)
     seen = traffic(root, dataset, "ngram" if method == "ngram" else "eagle", k)
     plain, program = setting.program(None, 0), setting.program(drafter, k)
