@@ -155,6 +155,54 @@ def test_busy_time_is_all_of_a_saturated_run():
     assert r.busy_s == pytest.approx(r.duration_s)
 
 
+# What the scheduler puts into an iteration
+
+
+@pytest.mark.parametrize("k", [0, 3, 7])
+@pytest.mark.parametrize("executor", ["macro", "stepwise"])
+def test_a_round_reserves_its_drafts(k, executor):
+    """Blocks for the cached tokens and k + 1 more, whatever survives: here nothing does, so the last round has most."""
+    prompt, output, usable = 100, 41, 99
+    r = run(requests([0.0], [prompt], [output]), k=k, rate=0.0, serving=Serving(4, 512, usable + 1), executor=executor)
+    last_round = prompt + output - 2
+    assert r.cache_max == pytest.approx(-(-(last_round + k + 1) // 16) / usable)
+
+
+def test_the_youngest_gives_way():
+    """Two requests of 10 blocks each at their end, 15 usable: the first never loses its cache, the second does."""
+    load = requests([0.0, 0.001], [96, 96], [65, 65])
+    r = run(load, serving=Serving(4, 512, 16))
+    assert r.preemptions[0] == 0
+    assert r.preemptions[1] > 0
+    assert r.finish_s[1] > r.finish_s[0]
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_decodes_go_first_and_prompts_fill_the_rest(k):
+    """A long prompt takes what the decoding request leaves of the budget, and that one never misses an iteration."""
+    budget, prompt = 64, 1000
+    load = requests([0.0, 0.1], [10, prompt], [400, 5])
+    r = run(load, k=k, rate=0.0, serving=Serving(4, budget, 1000))
+    chunks = -(-prompt // (budget - (k + 1)))
+    assert r.mixed_iterations == 1 + chunks
+    assert r.first_token_s[1] - r.scheduled_s[1] == pytest.approx(chunks * 0.01)
+    assert r.itl_s.max() == pytest.approx(0.01)
+
+
+def test_seats_bound_the_batch():
+    r = run(Workload(ClosedLoop(50), Fixed(10), Fixed(30)), serving=Serving(8, 4096, 1000), n=50)
+    assert r.itl_count.max() == 8
+
+
+def test_a_prompt_waits_until_all_of_it_fits():
+    """With 20 usable blocks and 12 of them held, a prompt of 10 is not started, though its first chunk would fit."""
+    load = requests([0.0, 0.05], [176, 160], [20, 5])
+    waits = run(load, serving=Serving(4, 64, 21))
+    starts = run(load, serving=Serving(4, 64, 21, reserve_full_prompt=False))
+    assert waits.scheduled_s[1] >= waits.finish_s[0]
+    assert starts.scheduled_s[1] < starts.finish_s[0]
+
+
 # Metamorphic and monotone
 
 
