@@ -10,61 +10,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from specsim.cost.attention import AttentionTable, Surface, unsplit_seconds, visible_pairs
+from specsim.cost.attention import unsplit_seconds, visible_pairs
 from specsim.cost.collectives import AllReduce, collective_trust
 from specsim.cost.engine import Engine
-from specsim.cost.gemm import GemmTable
-from specsim.cost.law import BYTES, Law, non_decreasing
+from specsim.cost.layers import Layers, sum_layers
 from specsim.cost.profile import Profile
-from specsim.cost.shapes import Attention, Floats, ForwardShape, Linear, Segment, StepShape, StepTime, Term, Trust
+from specsim.cost.rows import RowCurve, sum_curves, sum_experts, sum_products
+from specsim.cost.shapes import Floats, ForwardShape, Linear, Segment, StepShape, StepTime, Term, Trust
 from specsim.errors import InputError
-
-FAR_ROWS = 4.0e6
-"""Rows up to which a curve is drawn: past the measured grid along the law."""
-
 
 EXPERTS = {"fp8_static": "fp8", "fp16": "bf16"}
 """Precisions whose experts were measured under another's name."""
-
-
-@dataclass(frozen=True, eq=False)
-class RowCurve:
-    """Seconds against rows of a whole pass, non-decreasing; ``trust`` at a measured row count of measured shapes."""
-
-    rows: Floats
-    seconds: Floats
-    last_measured: float
-    trust: Trust
-
-    def at(self, rows: Floats) -> Floats:
-        """Seconds at ``rows``, linear between grid points (a product is affine in rows past its knee); 0 at 0."""
-        return np.where(rows > 0.0, np.interp(rows, self.rows, self.seconds), 0.0)
-
-    def trust_at(self, rows: Floats) -> NDArray[np.int8]:
-        """Which layer answers at ``rows``."""
-        if self.trust > Trust.INTERPOLATED:
-            near: NDArray[np.int8] = np.full(rows.shape, self.trust, dtype=np.int8)
-        else:
-            index = np.minimum(np.searchsorted(self.rows, rows), self.rows.size - 1)
-            near = np.where(self.rows[index] == rows, np.int8(self.trust), np.int8(Trust.INTERPOLATED))
-        return np.where(rows > self.last_measured, np.int8(max(Trust.PARAMETRIC, self.trust)), near)
-
-
-@dataclass(frozen=True, eq=False)
-class Layers:
-    """All attention layers of a pass that see one window: their decode and prefill surfaces, summed."""
-
-    window: int | None
-    window_measured: bool
-    decode: Surface
-    prefill: Surface
-    attentions: tuple[Attention, ...]
-    cache_bytes_per_token: float
-
-    @property
-    def flops_per_pair(self) -> float:
-        """Operations for one query token and one key that it sees, all layers."""
-        return sum(4.0 * a.count * a.heads * a.head_dim for a in self.attentions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,8 +189,8 @@ class StepCost:
         for dtype, table in self.profile.gemm.items():
             linears = [x for x in self.forward.linears if x.rows == rows and self._dtype(x) == dtype]
             if linears:
-                curves.append(_sum_products(table, linears))
-        return _sum_curves(curves) if curves else None
+                curves.append(sum_products(table, linears))
+        return sum_curves(curves) if curves else None
 
     def _dtype(self, linear: Linear) -> str:
         dtype = linear.dtype or self.forward.weight_dtype
@@ -250,15 +206,7 @@ class StepCost:
             raise InputError(
                 f"{self.profile.name} has no measured {dtype} mixture of experts (it has {known})", field="target.model"
             )
-        table = self.profile.experts[dtype]
-        seconds, trust = np.zeros(table.tokens.size + 1), Trust.MEASURED
-        for experts in self.forward.experts:
-            curve, who = table.curve(experts)
-            far = curve[-1] * table.beyond(experts, FAR_ROWS)
-            seconds += experts.count * np.append(curve, far)
-            trust = max(trust, who)
-        rows = np.append(table.tokens, FAR_ROWS)
-        return RowCurve(rows, non_decreasing(seconds), float(table.tokens[-1]), trust)
+        return sum_experts(self.profile.experts[dtype], self.forward.experts)
 
     @cached_property
     def _reduce(self) -> AllReduce | None:
@@ -270,7 +218,7 @@ class StepCost:
     def _layers(self) -> tuple[Layers, ...]:
         windows = dict.fromkeys(attention.window for attention in self.forward.attention)
         return tuple(
-            _sum_layers(self.profile, [a for a in self.forward.attention if a.window == window], self.forward.kv_dtype)
+            sum_layers(self.profile, [a for a in self.forward.attention if a.window == window], self.forward.kv_dtype)
             for window in windows
         )
 
@@ -323,46 +271,3 @@ class _Part:
 
 def _total(values: Sequence[Floats]) -> Floats:
     return np.asarray(sum(values[1:], start=values[0]) if values else 0.0, dtype=np.float64)
-
-
-def _sum_products(table: GemmTable, linears: Sequence[Linear]) -> RowCurve:
-    seconds, trust = np.zeros(table.rows.size + 1), Trust.MEASURED
-    for linear in linears:
-        curve, who = table.curve(linear.n, linear.k)
-        far = curve[-1] * table.beyond(linear.n, linear.k, FAR_ROWS)
-        seconds += linear.count * np.append(curve, far)
-        trust = max(trust, who)
-    return RowCurve(np.append(table.rows, FAR_ROWS), non_decreasing(seconds), float(table.rows[-1]), trust)
-
-
-def _sum_curves(curves: Sequence[RowCurve]) -> RowCurve:
-    if len(curves) == 1:
-        return curves[0]
-    rows = np.unique(np.concatenate([curve.rows for curve in curves]))
-    seconds = sum(np.interp(rows, curve.rows, curve.seconds) for curve in curves)
-    last = min(curve.last_measured for curve in curves)
-    return RowCurve(rows, np.asarray(seconds), last, max(curve.trust for curve in curves))
-
-
-def _sum_layers(profile: Profile, attentions: Sequence[Attention], kv_dtype: str) -> Layers:
-    surfaces = [_sum_surfaces(table, attentions) for table in (profile.decode[kv_dtype], profile.prefill[kv_dtype])]
-    window = attentions[0].window
-    measured = any(g.window == window for g in profile.decode[kv_dtype].groups)
-    return Layers(
-        window=window,
-        window_measured=measured,
-        decode=surfaces[0],
-        prefill=surfaces[1],
-        attentions=tuple(attentions),
-        cache_bytes_per_token=sum(2.0 * a.count * a.kv_heads * a.head_dim for a in attentions) * BYTES[kv_dtype],
-    )
-
-
-def _sum_surfaces(table: AttentionTable, attentions: Sequence[Attention]) -> Surface:
-    seconds, trust, law = np.zeros(()), Trust.MEASURED, None
-    for a in attentions:
-        surface = table.surface(a.heads, a.kv_heads, a.head_dim, a.window)
-        seconds = seconds + a.count * surface.seconds
-        trust, law = max(trust, surface.trust), law or surface.law
-    assert isinstance(law, Law)
-    return Surface(table, np.asarray(seconds), trust, law)

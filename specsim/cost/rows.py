@@ -1,0 +1,72 @@
+"""Time of a pass against its rows: the products of all layers as one curve that never falls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specsim.cost.gemm import GemmTable
+from specsim.cost.law import non_decreasing
+from specsim.cost.moe import ExpertTable
+from specsim.cost.shapes import Experts, Floats, Linear, Trust
+
+FAR_ROWS = 4.0e6
+"""Rows up to which a curve is drawn: past the measured grid along the law."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowCurve:
+    """Seconds against rows of a whole pass, non-decreasing; ``trust`` at a measured row count of measured shapes."""
+
+    rows: Floats
+    seconds: Floats
+    last_measured: float
+    trust: Trust
+
+    def at(self, rows: Floats) -> Floats:
+        """Seconds at ``rows``, linear between grid points (a product is affine in rows past its knee); 0 at 0."""
+        return np.where(rows > 0.0, np.interp(rows, self.rows, self.seconds), 0.0)
+
+    def trust_at(self, rows: Floats) -> NDArray[np.int8]:
+        """Which layer answers at ``rows``."""
+        if self.trust > Trust.INTERPOLATED:
+            near: NDArray[np.int8] = np.full(rows.shape, self.trust, dtype=np.int8)
+        else:
+            index = np.minimum(np.searchsorted(self.rows, rows), self.rows.size - 1)
+            near = np.where(self.rows[index] == rows, np.int8(self.trust), np.int8(Trust.INTERPOLATED))
+        return np.where(rows > self.last_measured, np.int8(max(Trust.PARAMETRIC, self.trust)), near)
+
+
+def sum_products(table: GemmTable, linears: Sequence[Linear]) -> RowCurve:
+    """All products of a pass in one precision."""
+    seconds, trust = np.zeros(table.rows.size + 1), Trust.MEASURED
+    for linear in linears:
+        curve, who = table.curve(linear.n, linear.k)
+        far = curve[-1] * table.beyond(linear.n, linear.k, FAR_ROWS)
+        seconds += linear.count * np.append(curve, far)
+        trust = max(trust, who)
+    return RowCurve(np.append(table.rows, FAR_ROWS), non_decreasing(seconds), float(table.rows[-1]), trust)
+
+
+def sum_curves(curves: Sequence[RowCurve]) -> RowCurve:
+    """Curves of several precisions, added."""
+    if len(curves) == 1:
+        return curves[0]
+    rows = np.unique(np.concatenate([curve.rows for curve in curves]))
+    seconds = sum(np.interp(rows, curve.rows, curve.seconds) for curve in curves)
+    last = min(curve.last_measured for curve in curves)
+    return RowCurve(rows, np.asarray(seconds), last, max(curve.trust for curve in curves))
+
+
+def sum_experts(table: ExpertTable, layers: Sequence[Experts]) -> RowCurve:
+    """All mixtures of experts of a pass."""
+    seconds, trust = np.zeros(table.tokens.size + 1), Trust.MEASURED
+    for experts in layers:
+        curve, who = table.curve(experts)
+        far = curve[-1] * table.beyond(experts, FAR_ROWS)
+        seconds += experts.count * np.append(curve, far)
+        trust = max(trust, who)
+    return RowCurve(np.append(table.tokens, FAR_ROWS), non_decreasing(seconds), float(table.tokens[-1]), trust)
