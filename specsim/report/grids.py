@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -45,7 +45,7 @@ def print_speedup(plan: Mapping[str, Any], drafter: str, context: int) -> None:
     def chosen(row: Row) -> bool:
         return any(low <= row["batch"] <= (high or float("inf")) and row["k"] == k for (low, high), k in best.items())
 
-    lengths = [k for k in _lengths(rows) if k > 0]
+    lengths = [k for k in _lengths(rows, kept=set(best.values())) if k > 0]
     header = [Text("tokens/round"), *(stacked(_first(rows, k, "tokens_per_round"), form=ratio) for k in lengths)]
 
     def cell(row: Row) -> Text:
@@ -127,13 +127,16 @@ def _sorted(rows: Sequence[Row], field: str) -> list[Any]:
     return sorted({row[field] for row in rows})
 
 
-def _lengths(rows: Sequence[Row]) -> list[int]:
-    """As many draft lengths as fit the width: evenly chosen, the first and the last among them."""
+def _lengths(rows: Sequence[Row], *, kept: Collection[int] = ()) -> list[int]:
+    """As many draft lengths as fit the width: those ``kept``, the first and the last, and others between them."""
     there = _sorted(rows, "k")
-    most = max((console().width - COLUMN) // COLUMN, 2)
-    if len(there) <= most:
-        return there
-    return [there[round(i * (len(there) - 1) / (most - 1))] for i in range(most)]
+    room = max((console().width - COLUMN) // COLUMN, 2)
+    chosen = {there[0], there[-1], *(k for k in kept if k in there)}
+    for k in there:
+        if len(chosen) >= room:
+            break
+        chosen.add(k)
+    return sorted(chosen)
 
 
 def batches_shown(plan: Mapping[str, Any], asked: Sequence[int] | None) -> list[int]:

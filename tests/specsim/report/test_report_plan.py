@@ -212,6 +212,17 @@ def test_the_row_of_the_load_is_shown_and_so_are_batches_that_were_asked_for(
     assert set(re.findall(r"^batch (\d+) ", table, re.MULTILINE)) == {"2", "96"}
 
 
+def test_a_narrow_table_keeps_the_lengths_that_the_schedule_uses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("specsim.report.layout.WIDTH", 70)
+    text = text_of(made_plan(), capsys)
+    table = text[text.index("eagle3: how much faster") : text.index("eagle3: which draft length")]
+    assert max(map(len, text.splitlines())) <= 70
+    assert {"K=3", "K=4", "K=8"} <= set(re.findall(r"K=\d", table)) < {f"K={k}" for k in LENGTHS}
+    assert table.count("*") == len(re.findall(r"^batch ", table, re.MULTILINE)) - 1 + 1  # all but batch 256; the note
+
+
 def test_numbers_have_three_digits() -> None:
     cases = {0.0: "0.00", 0.01234: "0.0123", 1.617: "1.62", 48.53: "48.5", 212.6: "213", 21_349.0: "21,300"}
     assert {value: digits(value) for value in cases} == cases
