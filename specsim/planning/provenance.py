@@ -10,6 +10,7 @@ import numpy as np
 
 import specsim
 from specsim.acceptance.uncertainty import evidence_note, uncertainty_note
+from specsim.cost.drafting import load_draft_host
 from specsim.cost.intervals import residual_quantiles
 from specsim.cost.shapes import Term, Trust
 from specsim.planning.deployment import Deployment
@@ -44,6 +45,7 @@ def provenance(deployment: Deployment, surface: Surfaces) -> dict[str, Any]:
         "memory": _memory(deployment),
         "assumed": [
             f"host of {deployment.engine.name}: {deployment.engine.schedule.source}",
+            *_drafting(deployment),
             "attention of K+1 query tokens: one read of the cache a sequence and the arithmetic of each token",
             "decoding requests hold caches of equal length in the tables; the simulation follows each request's own",
             (
@@ -122,6 +124,24 @@ def _errors(deployment: Deployment, surface: Surfaces) -> dict[str, str]:
         )
         for family, layer in sorted(used)
     }
+
+
+def _drafting(deployment: Deployment) -> list[str]:
+    """Where the host work of drafting and the reach of a lookup come from."""
+    lines = []
+    if deployment.candidates:
+        host = load_draft_host(deployment.engine.name)
+        lines.append(f"drafting's host work: calls {host.calls_source}, each at {deployment.engine.launch_source}")
+    for candidate in deployment.candidates:
+        if candidate.drafter.method == "ngram":
+            rate = candidate.drafter.proposal_rate
+            lines.append(
+                f"{candidate.label} proposes in {rate:.0%} of the rounds: its first token is taken to be as likely right "
+                "as its second"
+                if rate < 1.0
+                else f"{candidate.label} proposes in every round"
+            )
+    return lines
 
 
 def _memory(deployment: Deployment) -> str:
