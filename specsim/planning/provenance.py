@@ -130,17 +130,13 @@ def _drafting(deployment: Deployment) -> list[str]:
     """Where the host work of drafting and the reach of a lookup come from."""
     lines = []
     if deployment.candidates:
-        host = load_draft_host(deployment.engine.name)
+        host = load_draft_host(deployment.engine)
         lines.append(f"drafting's host work: calls {host.calls_source}, each at {deployment.engine.launch_source}")
     for candidate in deployment.candidates:
         if candidate.drafter.method == "ngram":
             rate = candidate.drafter.proposal_rate
-            lines.append(
-                f"{candidate.label} proposes in {rate:.0%} of the rounds: its first token is taken to be as likely right "
-                "as its second"
-                if rate < 1.0
-                else f"{candidate.label} proposes in every round"
-            )
+            how = "its first token is taken to be as likely right as its second" if rate < 1.0 else "no rate is known"
+            lines.append(f"{candidate.label} proposes in {rate:.0%} of the rounds: {how}")
     return lines
 
 
