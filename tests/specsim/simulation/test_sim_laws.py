@@ -305,7 +305,16 @@ def test_budget_below_a_round_each_cuts_drafts():
 def test_a_request_that_can_never_fit_is_refused():
     with pytest.raises(InputError, match=r"request 1: 900 prompt .* 63 are usable"):
         run(requests([0.0, 1.0], [50, 900], [10, 200]), serving=Serving(8, 512, 64))
-    run(requests([0.0, 1.0], [50, 800], [10, 200]), serving=Serving(8, 512, 64))  # and one that just fits, runs
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_the_largest_request_that_fits_runs(k):
+    """63 blocks of 16 hold 1,008 tokens: the prompt, all outputs but the last two, and the last round's k + 1."""
+    output = 1008 - 900 + 2 - (k + 1)
+    r = run(requests([0.0], [900], [output]), k=k, rate=0.0, serving=Serving(8, 512, 64))
+    assert r.cache_max == 1.0
+    with pytest.raises(InputError, match="64 blocks"):
+        run(requests([0.0], [900], [output + 1]), k=k, rate=0.0, serving=Serving(8, 512, 64))
 
 
 def test_impossible_inputs_are_refused():
