@@ -228,6 +228,9 @@ def _escaped(error: Exception) -> int:
         return 130
     if hasattr(error, "format_message"):  # the parser's own exceptions, whichever package they come from
         message = str(error.format_message()).rstrip(".")
+        if type(error).__name__ == "NoArgsIsHelpError" and message:
+            print(message, file=sys.stderr)
+            return 2
         if not message:
             return 2
         print(f"error: {' '.join(message.split())}; see specsim --help", file=sys.stderr)

@@ -54,6 +54,7 @@ def load_scenario(path: str | FilePath | None = None, flags: Overrides | None = 
     origins: Mapping[Path, str] = {}
     if flags is not None:
         document, origins, notes = overridden(document, flags)
+        document = _absolute(document, FilePath.cwd())
     return Loaded(scenario_of(document, file=name, origins=origins), name, notes)
 
 
@@ -80,17 +81,17 @@ def scenario_of(
     """A scenario from the tables of a file. ``origins`` names the flag that set a path, for messages."""
     report = _Report(file, dict(origins or {}))
     sections = Sections()
-    if near_misses := [key for key in document if key not in SECTIONS and key != "acceptance"]:
-        for key in near_misses:
-            near = nearest(key, (*SECTIONS, "acceptance"))
-            hint = f"did you mean [{near}]?" if near else f"known tables: {', '.join((*SECTIONS, 'acceptance'))}"
-            report.add((key,), f"unknown table; {hint}")
+    tables = (*SECTIONS, "acceptance")
+    unknown = [key for key in document if key not in tables]
+    for key in unknown:
+        near = nearest(key, tables)
+        report.add((key,), f"unknown table; {f'did you mean [{near}]?' if near else 'known are ' + ', '.join(tables)}")
     for key, model in SECTIONS.items():
         if key == "drafter" or key not in document:
             continue
         if (section := _section(model, document[key], (key,), report)) is not None:
             setattr(sections, key, section)
-    if "target" not in document and not any(nearest(key, ("target",)) for key in near_misses):
+    if "target" not in document and not any(nearest(key, ("target",)) for key in unknown):
         report.add(("target",), "is missing; name the model and the hardware under [target]")
     if "serving" not in document:
         sections.serving = Serving()

@@ -28,7 +28,7 @@ SECTIONS: Mapping[str, type[Section]] = {
 class Scenario:
     """One question: a target on its hardware, ways to draft, traffic, limits, and what it must hold.
 
-    drafters: without the plain ``none`` where others are given it may be empty: then break-even is all there is.
+    drafters: none at all, or only the method ``none``, is a question about plain decoding.
     workload, slo, price: None where not given; what needs them is left out, never invented.
     """
 

@@ -78,6 +78,7 @@ MISTAKES = {
     "unknown GPU": (["plan", "--hardware", "h100"], "--hardware: no GPU 'h100'; did you mean 'h100_sxm'?"),
     "nan": (["plan", "--request-rate", "nan"], "--request-rate: nan must be a finite number"),
     "negative": (["plan", "--request-rate", "-1"], "--request-rate: -1.0 must be above 0"),
+    "nothing to draft": (["plan", "--drafter", "eagle3", "--num-speculative-tokens", "0"], "0 alone leaves eagle3"),
     "no directory": (["simulate"], "--out: is missing"),
     "two drafters": (["simulate", "--out", "x"], "choose one with --drafter"),
     "several lengths": (["simulate", "--out", "x", "--drafter", "ngram"], "choose it with --num-speculative-tokens"),

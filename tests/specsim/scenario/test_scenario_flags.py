@@ -143,3 +143,15 @@ def test_lists_are_read_as_people_write_them() -> None:
             whole_numbers(wrong, "num_speculative_tokens")
     with pytest.raises(InputError, match="--acceptance-per-position"):
         numbers("0.7;0.6", "acceptance_per_position")
+
+
+def test_paths_in_flags_count_from_where_the_command_runs(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from specsim.acceptance.acceptance_file import shipped_evidence, write_evidence
+
+    elsewhere = file.parent / "elsewhere"
+    elsewhere.mkdir()
+    write_evidence(elsewhere / "mine.json", shipped_evidence(method="eagle3"))
+    monkeypatch.chdir(elsewhere)
+    evidence = under(file, acceptance_file="mine.json").drafters[0].acceptance
+    assert evidence is not None
+    assert evidence.table() == {"file": str((elsewhere / "mine.json").resolve())}
