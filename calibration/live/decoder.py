@@ -1,0 +1,184 @@
+"""A Llama-shaped decoder in PyTorch with random weights and a contiguous cache that can be rolled back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+
+from specsim.cost.model_shape import ModelShape
+
+SPAN_MULTIPLE = 16
+"""Attended spans are rounded up to this: masked attention kernels want rows of the mask aligned to 16 bytes."""
+
+ROTARY_BASE = 500_000.0
+"""Llama 3's base; it costs the same whatever its value."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights of one layer, with q, k, v and gate, up in one matrix each, as serving engines hold them."""
+
+    attention_norm: Tensor
+    qkv: Tensor
+    output: Tensor
+    mlp_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+    query_norm: Tensor | None = None
+    key_norm: Tensor | None = None
+
+
+@dataclass(eq=False)
+class Decoder:
+    """A decoder of ``shape`` whose passes read and write its own cache.
+
+    ``forward`` takes any number of query tokens a sequence, each sequence at its own position. Rolling back needs no
+    call: entries past a sequence's position are never attended to, and the next pass overwrites them.
+    """
+
+    shape: ModelShape
+    layers: tuple[Layer, ...]
+    embedding: Tensor
+    norm: Tensor
+    head: Tensor
+    cosine: Tensor
+    sine: Tensor
+    cache: Tensor | None = field(default=None, repr=False)
+    """[layers, key or value, batch, kv_heads, capacity, head_dim]"""
+
+    @classmethod
+    def random(
+        cls,
+        shape: ModelShape,
+        *,
+        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+        max_positions: int = 4096,
+    ) -> Decoder:
+        """A decoder with normal weights of standard deviation 1/sqrt(width), on the generator's device."""
+        device = generator.device
+
+        def weights(rows: int, columns: int) -> Tensor:
+            out = torch.empty(rows, columns, dtype=dtype, device=device)
+            return out.normal_(std=columns**-0.5, generator=generator)
+
+        def ones(width: int) -> Tensor:
+            return torch.ones(width, dtype=dtype, device=device)
+
+        width, heads, kv = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        layers = tuple(
+            Layer(
+                attention_norm=ones(width),
+                qkv=weights(heads + 2 * kv, width),
+                output=weights(width, heads),
+                mlp_norm=ones(width),
+                gate_up=weights(2 * shape.intermediate, width),
+                down=weights(width, shape.intermediate),
+                query_norm=ones(shape.head_dim) if shape.qk_norm else None,
+                key_norm=ones(shape.head_dim) if shape.qk_norm else None,
+            )
+            for _ in range(shape.layers)
+        )
+        embedding = weights(shape.vocab, width)
+        half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32, device=device) / shape.head_dim
+        angle = torch.arange(max_positions, dtype=torch.float32, device=device)[:, None] / ROTARY_BASE**half
+        return cls(
+            shape=shape,
+            layers=layers,
+            embedding=embedding,
+            norm=ones(width),
+            head=embedding if shape.tied_embeddings else weights(shape.vocab, width),
+            cosine=angle.cos().to(dtype),
+            sine=angle.sin().to(dtype),
+        )
+
+    @property
+    def vocab(self) -> int:
+        """Tokens that the model knows."""
+        return self.shape.vocab
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.device
+
+    def allocate(self, batch: int, capacity: int) -> None:
+        """Make room in the cache for ``batch`` sequences of ``capacity`` tokens; what it held is lost."""
+        capacity = -(-capacity // SPAN_MULTIPLE) * SPAN_MULTIPLE
+        size = (self.shape.layers, 2, batch, self.shape.kv_heads, capacity, self.shape.head_dim)
+        if self.cache is None or self.cache.shape != size:
+            self.cache = torch.zeros(size, dtype=self.embedding.dtype, device=self.device)
+
+    @torch.inference_mode()
+    def forward(self, tokens: Tensor, start: Tensor, *, span: int, rows: Literal["all", "last"] = "all") -> Tensor:
+        """Logits [batch, rows, vocab] of ``tokens`` [batch, q] at positions ``start`` [batch] and on.
+
+        ``span`` bounds every position from above (exclusive): the cache that attention reads. Keys and values of the
+        new tokens are in the cache afterwards.
+        """
+        assert self.cache is not None, "allocate first"
+        batch, queries = tokens.shape
+        span = min(-(-span // SPAN_MULTIPLE) * SPAN_MULTIPLE, self.cache.shape[4])
+        positions = start[:, None] + torch.arange(queries, device=tokens.device)
+        sequence = torch.arange(batch, device=tokens.device)[:, None]
+        cosine, sine = self.cosine[positions][:, :, None], self.sine[positions][:, :, None]
+        mask = self._mask(positions, span)
+        x = self.embedding[tokens]
+        for index, layer in enumerate(self.layers):
+            keys, values = self.cache[index]
+            normed = rms_norm(x, x.shape[-1:], layer.attention_norm)
+            x = x + self._attention(layer, normed, keys, values, sequence, positions, cosine, sine, mask, span)
+            gate, up = linear(rms_norm(x, x.shape[-1:], layer.mlp_norm), layer.gate_up).chunk(2, dim=-1)
+            x = x + linear(silu(gate) * up, layer.down)
+        if rows == "last":
+            x = x[:, -1:]
+        return linear(rms_norm(x, x.shape[-1:], self.norm), self.head)
+
+    def _mask(self, positions: Tensor, span: int) -> Tensor:
+        """Additive mask [batch, 1, group * q, span]: a query sees the positions up to its own."""
+        hidden = torch.arange(span, device=positions.device) > positions[:, :, None]
+        mask = torch.zeros(hidden.shape, dtype=self.embedding.dtype, device=positions.device)
+        mask.masked_fill_(hidden, float("-inf"))
+        return mask.repeat(1, self.shape.heads // self.shape.kv_heads, 1)[:, None]
+
+    def _attention(
+        self,
+        layer: Layer,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        sequence: Tensor,
+        positions: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        mask: Tensor,
+        span: int,
+    ) -> Tensor:
+        shape = self.shape
+        batch, queries, _ = x.shape
+        heads, kv, dim = shape.heads, shape.kv_heads, shape.head_dim
+        packed = linear(x, layer.qkv).view(batch, queries, heads + 2 * kv, dim)
+        query, key, value = packed.split([heads, kv, kv], dim=2)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            query, key = rms_norm(query, (dim,), layer.query_norm), rms_norm(key, (dim,), layer.key_norm)
+        query, key = _rotate(query, cosine, sine), _rotate(key, cosine, sine)
+        keys.transpose(1, 2)[sequence, positions] = key
+        values.transpose(1, 2)[sequence, positions] = value
+        # The heads that share a cache head become query rows of it, so that the cache is read once a group.
+        group = heads // kv
+        query = query.view(batch, queries, kv, group, dim).permute(0, 2, 3, 1, 4).reshape(batch, kv, -1, dim)
+        mixed = scaled_dot_product_attention(
+            query, keys[:, :, :span], values[:, :, :span], attn_mask=mask.expand(-1, kv, -1, -1)
+        )
+        mixed = mixed.view(batch, kv, group, queries, dim).permute(0, 3, 1, 2, 4).reshape(batch, queries, heads * dim)
+        return linear(mixed, layer.output)
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotary embedding over the two halves of each head."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
