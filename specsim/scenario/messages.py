@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
@@ -63,10 +64,11 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
 
 def shown(value: Any) -> str:
     """A value as it would stand in the file, cut where long."""
-    text = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
-    text = text or (f'"{value}"' if isinstance(value, str) else "a table" if isinstance(value, Mapping) else str(value))
+    if isinstance(value, Mapping):
+        return "a table"
     if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        text = "a list of tables"
+        return "a list of tables"
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, str | bool) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -230,6 +230,14 @@ class Slo(Section):
         description="99th percentile over requests of time per output token after the first, in milliseconds",
     )
 
+    @model_validator(mode="after")
+    def _some_limit(self) -> Slo:
+        if not self.table():
+            raise PydanticCustomError(
+                "limits", "holds no limit; give one, as tpot_p95_ms = 50, or remove the table", {}
+            )
+        return self
+
     @property
     def limits(self) -> tuple[tuple[str, float, float], ...]:
         """Each limit as (quantity "ttft" or "tpot", quantile, seconds)."""
