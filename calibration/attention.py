@@ -7,8 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from calibration.gemm import Fitted
-from calibration.laws import error_row, fit_law, law_json, microseconds, quantiles
+from calibration.laws import Fitted, fit_law, law_json, microseconds
 from specsim.cost.attention import AttentionTable, HeadGroup, attention_work
 from specsim.cost.gemm import krige
 from specsim.cost.hardware import Hardware
@@ -29,7 +28,9 @@ MOST_SEQUENCES = {"decode": 1024, "prefill": 128}
 Phase = Literal["decode", "prefill"]
 
 
-def fit_attention(rows: pd.DataFrame, hardware: Hardware, phase: Phase, kv_dtype: str) -> Fitted:
+def fit_attention(
+    rows: pd.DataFrame, hardware: Hardware, phase: Phase, kv_dtype: str, *, arithmetic: str = "bf16"
+) -> Fitted:
     """Laws and tables of one phase and cache precision.
 
     rows: columns num_heads, num_key_value_heads, head_dim, window_size (0: none), batch_size, length, seconds.
@@ -51,7 +52,9 @@ def fit_attention(rows: pd.DataFrame, hardware: Hardware, phase: Phase, kv_dtype
     filtered, fitted = 0, []
     for key, part in groups:
         window = int(key[1]) or None
-        group, impossible = _fit_group(part, hardware, phase, kv_dtype, int(key[0]), window, batches, lengths)
+        group, impossible = _fit_group(
+            part, hardware, hardware.peak(arithmetic), phase, kv_dtype, int(key[0]), window, batches, lengths
+        )
         filtered += impossible
         fitted.append(group)
     held = {c: _hold_out(fitted, phase, kv_dtype, batches, lengths, *c) for c in COVARIANCES}
@@ -75,8 +78,7 @@ def fit_attention(rows: pd.DataFrame, hardware: Hardware, phase: Phase, kv_dtype
     }
     return Fitted(
         section=section,
-        errors={layer: error_row(values) for layer, values in layers.items()},
-        residuals={layer: quantiles(values) for layer, values in layers.items()},
+        layers=layers,
         rows_used=int(sum(np.isfinite(group.seconds).sum() for group in fitted)),
         rows_filtered=filtered,
     )
@@ -85,6 +87,7 @@ def fit_attention(rows: pd.DataFrame, hardware: Hardware, phase: Phase, kv_dtype
 def _fit_group(
     part: pd.DataFrame,
     hardware: Hardware,
+    peak: float,
     phase: Phase,
     kv_dtype: str,
     head_dim: int,
@@ -95,7 +98,6 @@ def _fit_group(
     columns = ["batch_size", "length", "num_heads", "num_key_value_heads"]
     batch, length, heads, kv_heads = (part[c].to_numpy(dtype=np.float64) for c in columns)
     work = attention_work(phase, batch, length, heads, kv_heads, head_dim, window, kv_dtype)
-    peak = hardware.peak(str(part.attrs.get("attention_dtype", "bf16")))
     floor = np.maximum(work[0] / hardware.memory_bandwidth_bytes_per_s, work[1] / peak)
     seconds = part["seconds"].to_numpy()
     possible = seconds >= floor

@@ -14,8 +14,8 @@ import pandas as pd
 
 from calibration.attention import Phase, fit_attention
 from calibration.collectives import fit_collectives
-from calibration.gemm import SMALLEST, Fitted, fit_gemm
-from calibration.laws import PROBABILITIES, digits, microseconds
+from calibration.gemm import SMALLEST, fit_gemm
+from calibration.laws import PROBABILITIES, Fitted, digits, microseconds, quantiles
 from calibration.moe import CLASS, fit_experts
 from calibration.quantise import elementwise_constants, quantisation, static_products
 from calibration.sources.aiconfigurator import Source, Table, installed
@@ -23,6 +23,7 @@ from specsim.cost.engine import load_engine
 from specsim.cost.hardware import Hardware, hardware_names, load_hardware
 from specsim.cost.law import ARITHMETIC
 from specsim.cost.profile import SCHEMA
+from specsim.cost.shapes import Floats
 from specsim.errors import InputError
 
 ENGINES = ("vllm", "sglang", "trtllm")
@@ -64,7 +65,9 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
     ]
     tables: list[dict[str, Any]] = []
     errors: dict[str, dict[str, dict[str, float]]] = {}
-    residuals: dict[str, dict[str, list[float]]] = {}
+    left: dict[str, dict[str, list[Floats]]] = {}
+
+    other = "" if dtype == "bf16" else "bf16"  # the LM head's products are few: the layers' residuals stand for them
 
     def note(section: str, table: Table, fitted: Fitted) -> dict[str, Any]:
         tables.append(
@@ -78,6 +81,9 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
             }
         )
         errors[section] = fitted.errors
+        if section not in ("gemm.fp8_static", f"gemm.{other}"):
+            for layer, values in fitted.layers.items():
+                left.setdefault(section.split(".")[0], {}).setdefault(layer, []).append(values.ravel())
         return fitted.section
 
     gemm_table = _need(source, hardware, "gemm", engine, "gemm_perf")
@@ -88,7 +94,6 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
             raise InputError(f"{gemm_table.path} has no {kind} products")
         fitted = fit_gemm(rows, hardware, kind, narrowest=SMALLEST if kind == dtype else HEAD_WIDTH)
         gemm[kind] = note(f"gemm.{kind}", gemm_table, fitted)
-        residuals.setdefault("gemm", fitted.residuals)
         if kind == "fp8":
             gemm["fp8_static"] = _static(source, hardware, engine, gemm_table, gemm["fp8"], note, notes)
 
@@ -100,17 +105,17 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
     for phase, name in phases:
         table = _need(source, hardware, "attention", engine, name)
         for kv in ("bf16", "fp8"):
-            rows = attention_rows(table.rows, phase, kv)
+            rows, arithmetic = attention_rows(table.rows, phase, kv)
             if rows.empty:
                 continue
-            fitted = fit_attention(rows, hardware, phase, kv)
-            attention[phase][kv] = note(f"attention.{phase}.{kv}", table, fitted)
-            residuals.setdefault("attention", fitted.residuals)
+            fitted = fit_attention(rows, hardware, phase, kv, arithmetic=arithmetic)
+            section = note(f"attention.{phase}.{kv}", table, fitted)
+            attention[phase][kv] = section
+            notes.append(f"{phase} attention over a {kv} cache: arithmetic in {arithmetic}, {_layouts(section)}")
 
     table = _need(source, hardware, "comm", engine, "custom_allreduce_perf")
     fitted = fit_collectives(table.rows)
     collectives = note("collectives", table, fitted)
-    residuals["collectives"] = fitted.residuals
 
     experts: dict[str, Any] = {}
     moe = source.united(hardware.name, "moe", engine, "moe_perf", ["moe_dtype", *CLASS, "moe_ep_size"])
@@ -121,10 +126,14 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
             layers = fit_experts(rows, hardware, kind, routing)
             if layers is not None:
                 experts[kind] = note(f"experts.{kind}", moe, layers)
-                residuals.setdefault("experts", layers.residuals)
+                notes.append(f"{kind} experts: routing {routing}, each GPU holding a slice of all of them")
                 break
 
     elementwise = _elementwise(source, hardware, engine, notes)
+    residuals = {
+        family: {layer: quantiles(np.concatenate(values)) for layer, values in layers.items()}
+        for family, layers in left.items()
+    }
     for (family, layer), sd in PRIOR_SD.items():
         residuals.setdefault(family, {})[layer] = _normal(-sd, sd)
     host = load_engine(engine).schedule
@@ -152,8 +161,15 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
     }
 
 
-def attention_rows(rows: pd.DataFrame, phase: Phase, kv: str) -> pd.DataFrame:
-    """The rows of one cache precision with ``length`` (cache and new token, or prompt) and ``window_size``."""
+def _layouts(section: dict[str, Any]) -> str:
+    groups = [
+        f"{g['head_dim']} (window {g['window']})" if g["window"] else str(g["head_dim"]) for g in section["groups"]
+    ]
+    return f"measured at head dimensions {', '.join(groups)}; others are borrowed"
+
+
+def attention_rows(rows: pd.DataFrame, phase: Phase, kv: str) -> tuple[pd.DataFrame, str]:
+    """The rows of one cache precision with ``length`` (cache and new token, or prompt), and their arithmetic."""
     rows = rows[rows["kv_cache_dtype"] == NAMES[kv]]
     if "window_size" not in rows:
         rows = rows.assign(window_size=0)
@@ -161,8 +177,7 @@ def attention_rows(rows: pd.DataFrame, phase: Phase, kv: str) -> pd.DataFrame:
     rows = rows.assign(length=length, window_size=rows["window_size"].fillna(0).astype(int))
     arithmetic = "fp8" if "fp8" in set(rows["attn_dtype"]) else "bfloat16"  # an engine that has fp8 attention uses it
     rows = rows[rows["attn_dtype"] == arithmetic]
-    rows.attrs["attention_dtype"] = "fp8" if arithmetic == "fp8" else "bf16"
-    return rows
+    return rows, "fp8" if arithmetic == "fp8" else "bf16"
 
 
 def _static(

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from calibration.gemm import Fitted
-from calibration.laws import error_row, microseconds, quantiles
+from calibration.laws import Fitted, microseconds
 from specsim.cost.shapes import Floats
 
 ELEMENT_BYTES = 2
@@ -38,11 +37,9 @@ def fit_collectives(rows: pd.DataFrame) -> Fitted:
         weight = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
         left.append(raw[1:-1] - (raw[:-2] * (1.0 - weight) + raw[2:] * weight))
     between = np.concatenate(left)
-    layers = {"INTERPOLATED": between, "PARAMETRIC": between}
     return Fitted(
         section=section,
-        errors={"INTERPOLATED": error_row(between)},
-        residuals={layer: quantiles(values) for layer, values in layers.items()},
+        layers={"INTERPOLATED": between},
         rows_used=len(rows),
         rows_filtered=0,
     )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from calibration.laws import error_row, fit_law, law_json, microseconds, quantiles
+from calibration.laws import Fitted, fit_law, law_json, microseconds
 from specsim.cost.gemm import fill, krige
 from specsim.cost.hardware import Hardware
 from specsim.cost.law import ARITHMETIC, gemm_work, non_decreasing
@@ -23,18 +20,6 @@ DISTURBED = 1.6
 """A product that takes more than this many times what one of more rows takes was disturbed while it was timed: changes
 of algorithm stay below (7 % of B200's fp8 rows under vLLM are above, of most tables under 0.1 %)."""
 COVARIANCES = [(length, nugget) for length in (0.5, 1.0, 2.0) for nugget in (0.05, 0.15)]
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A section of a profile, its errors by layer of trust, and residual quantiles by layer."""
-
-    section: dict[str, Any]
-    errors: dict[str, dict[str, float]]
-    residuals: dict[str, list[float]]
-    rows_used: int
-    rows_filtered: int
-    rows_disturbed: int = 0
 
 
 def fit_gemm(rows: pd.DataFrame, hardware: Hardware, dtype: str, *, narrowest: int = SMALLEST) -> Fitted:
@@ -86,8 +71,7 @@ def fit_gemm(rows: pd.DataFrame, hardware: Hardware, dtype: str, *, narrowest: i
     layers = {"MEASURED": smooth, "INTERPOLATED": between, "BORROWED": held[best], "PARAMETRIC": raw}
     return Fitted(
         section=section,
-        errors={layer: error_row(values) for layer, values in layers.items()},
-        residuals={layer: quantiles(values) for layer, values in layers.items()},
+        layers=layers,
         rows_used=len(kept) - int(disturbed.sum()),
         rows_filtered=int((~possible).sum()),
         rows_disturbed=int(disturbed.sum()),

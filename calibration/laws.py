@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,22 @@ from specsim.cost.law import Law
 from specsim.cost.shapes import Floats
 
 PROBABILITIES = np.array([0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99])
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A section of a profile and its cross-validation: ln(measured / predicted) by layer of trust, NaN if unknown."""
+
+    section: dict[str, Any]
+    layers: Mapping[str, Floats]
+    rows_used: int
+    rows_filtered: int
+    rows_disturbed: int = 0
+
+    @property
+    def errors(self) -> dict[str, dict[str, float]]:
+        """A row of error statistics for each layer."""
+        return {layer: error_row(values) for layer, values in self.layers.items()}
 
 
 def fit_law(

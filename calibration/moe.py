@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from calibration.gemm import Fitted
-from calibration.laws import error_row, fit_law, law_json, microseconds, quantiles
+from calibration.laws import Fitted, fit_law, law_json, microseconds
 from specsim.cost.gemm import fill
 from specsim.cost.hardware import Hardware
 from specsim.cost.law import ARITHMETIC
@@ -68,8 +67,7 @@ def fit_experts(rows: pd.DataFrame, hardware: Hardware, dtype: str, distribution
     }
     return Fitted(
         section=section,
-        errors={layer: error_row(values) for layer, values in layers.items() if values.size},
-        residuals={layer: quantiles(values) for layer, values in layers.items() if values.size},
+        layers={layer: values for layer, values in layers.items() if values.size},
         rows_used=len(kept),
         rows_filtered=int((~possible).sum()),
     )

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from table_tree import ATTENTION, CONVERTING_S, EXPERTS, GPU, PRODUCT, PRODUCT_FP8, write_tables
 
-from calibration.build import build, encode
+import calibration.build
+from calibration.build import build, encode, main
 from calibration.laws import digits, fit_law, microseconds
-from calibration.sources.aiconfigurator import Source
+from calibration.sources.aiconfigurator import Source, installed
 from specsim.cost.attention import attention_work
 from specsim.cost.engine import load_engine
 from specsim.cost.law import Law, gemm_work
@@ -154,3 +155,26 @@ def test_the_law_has_its_limits() -> None:
     assert float(law.seconds(0.0, 1e12)) == pytest.approx(1e-6 + 1e-3)
     assert float(law.seconds(1e9, 1e12)) == pytest.approx(1e-6 + 1e-3 * 2**0.5)
     assert float(law.seconds(0.0, 0.0, 100.0)) == pytest.approx(1e-6 + 1e-6)
+
+
+def test_the_command_writes_checks_and_notices_a_difference(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(calibration.build, "installed", lambda: source)
+    arguments = ["--only", "h100_sxm-vllm-bf16", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["h100_sxm-vllm-bf16.json"]
+    said = capsys.readouterr().out
+    assert "borrowed" in said
+    assert "faster than physics" in said
+    assert main([*arguments, "--check"]) == 0
+    path = tmp_path / "h100_sxm-vllm-bf16.json"
+    path.write_bytes(path.read_bytes().replace(b'"nugget":', b'"nugget": '))
+    assert main([*arguments, "--check"]) == 1
+    assert "DIFFERS" in capsys.readouterr().out
+
+
+def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"aiconfigurator-core is not installed; pip install 'llm-specsim\[silicon\]'"):
+        installed()
