@@ -37,8 +37,10 @@ def read_evidence(path: Path, *, method: str | None = None, dataset: str | None 
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as bad:
-        raise InputError(f"cannot be read: {bad}", file=str(path)) from bad
+    except OSError as bad:
+        raise InputError(f"cannot be read: {bad.strerror or bad}", file=str(path)) from bad
+    except UnicodeDecodeError as bad:
+        raise InputError(f"is not UTF-8 text (byte {bad.start}); give an acceptance file", file=str(path)) from bad
     return _chosen(_parsed(text, file=str(path)), method=method, dataset=dataset, file=str(path))
 
 

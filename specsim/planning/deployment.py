@@ -117,6 +117,12 @@ def deploy(scenario: Scenario) -> Deployment:
 
 
 def _candidate(given: DrafterSection, target: ModelShape) -> Candidate:
+    lengths = tuple(k for k in (given.num_speculative_tokens or DEFAULT_LENGTHS) if k > 0)
+    if not lengths:
+        raise InputError(
+            f"{given.label} considers 0 drafted tokens only; give a length of at least 1, or method none",
+            field="drafter.num_speculative_tokens",
+        )
     process = acceptance_process(given)
     rate = 1.0
     if given.method == "ngram" and process is not None:  # rounds in which it proposes nothing verify one token
@@ -124,7 +130,7 @@ def _candidate(given: DrafterSection, target: ModelShape) -> Candidate:
     return Candidate(
         label=given.label,
         drafter=load_drafter(given.method, target=target, model=given.model, proposal_rate=rate),
-        lengths=tuple(k for k in (given.num_speculative_tokens or DEFAULT_LENGTHS) if k > 0),
+        lengths=lengths,
         process=process,
         source=acceptance_source(given),
     )

@@ -85,16 +85,19 @@ def plan(scenario: Scenario, *, progress: Progress | None = None) -> Plan:
 def _recommendation(
     deployment: Deployment, surface: Surfaces, choices: tuple[Choice, ...], curves: dict[tuple[str, int], Curve]
 ) -> dict[str, Any]:
-    if not any(c.process is not None for c in deployment.candidates):
-        missing = "acceptance evidence" if deployment.candidates else "a drafter to compare with"
-        return {
-            "declined": f"there is no {missing}; measure it on your traffic (`specsim acceptance` reads vLLM's "
-            "metrics) and compare it with the break-even below"
-        }
-    if not choices:
-        return {"declined": "there is no workload; the load that a draft length must suit follows from it"}
-    best = choices[0]
     context = float(surface.contexts[surface.context])
+    if not any(c.process is not None for c in deployment.candidates):
+        why = (
+            "there is no acceptance evidence; measure it on your traffic (`specsim acceptance` reads vLLM's metrics) and "
+            "compare it with the break-even below"
+            if deployment.candidates
+            else "there is no drafter to compare with; add [[drafter]]"
+        )
+        return {"declined": why, "context_tokens": context}
+    if not choices:
+        why = "there is no workload; the load that a draft length must suit follows from it"
+        return {"declined": why, "context_tokens": context}
+    best = choices[0]
     named = best.candidate or next(c for c in deployment.candidates if c.process is not None)
     grid = surface.grids[named.label]
     size = best.load.concurrency if best.load.stable else float(curves[best.label, best.k].batches[-1])

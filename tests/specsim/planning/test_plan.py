@@ -165,3 +165,8 @@ def test_a_model_that_does_not_fit_is_one_line_with_the_arithmetic() -> None:
     with pytest.raises(InputError, match="doesn't fit") as caught:
         planned(target=target, drafter=[{"method": "ngram", "num_speculative_tokens": 3}])
     assert len(caught.value.lines) == 1
+
+
+def test_a_drafter_that_may_only_draft_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        planned(drafter=[{"method": "eagle3", "num_speculative_tokens": [0]}])
