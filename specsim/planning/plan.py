@@ -88,8 +88,8 @@ def _recommendation(
     context = float(surface.contexts[surface.context])
     if not any(c.process is not None for c in deployment.candidates):
         why = (
-            "there is no acceptance evidence; measure it on your traffic (`specsim acceptance` reads vLLM's metrics) and "
-            "compare it with the break-even below"
+            "there is no acceptance evidence; measure it on your traffic (`specsim acceptance` reads vLLM's metrics) "
+            "and compare it with the break-even below"
             if deployment.candidates
             else "there is no drafter to compare with; add [[drafter]]"
         )
