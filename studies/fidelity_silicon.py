@@ -229,17 +229,17 @@ def predict(row: Row, host: HostCost) -> Predicted:
 def _steady(row: Row, engine: Engine, distinct: int) -> Predicted:
     """Closed form where prompts repeat, which the simulator's requests don't.
 
-    Of the C prompts that arrive during a request's residence, a share of distinct over sent ones is computed; the
-    others only run their last block. TTFT: one iteration in flight, then the own prompt with that share.
+    While a request of L tokens is in the server, L steps run and each of the C users brings one prompt, of which the
+    share of distinct over sent ones is computed; the others are found. TTFT: two steps and that share of a prompt.
     """
     program, _ = _program(row, engine)
     n, missed = row.concurrency, min(1.0, distinct / (REQUESTS_PER_USER * row.concurrency))
     context = row.prompt_tokens + row.output_tokens / 2.0
     decode = float(program.seconds(Batch(n, n * context)))
     mixed = Batch(n, n * context, prefill=(PrefillChunk(row.prompt_tokens, 0),))
-    prefill = float(program.seconds(mixed)) - decode
-    tpot = decode + (n - 1) * missed * prefill / row.output_tokens
-    return Predicted(row, 2.0 * decode + missed * prefill, tpot)
+    prefill = missed * (float(program.seconds(mixed)) - decode)
+    ttft = 2.0 * decode + prefill
+    return Predicted(row, ttft, (row.output_tokens * decode + n * prefill - ttft) / (row.output_tokens - 1))
 
 
 def _serving(row: Row, engine: Engine) -> Serving:
@@ -307,17 +307,24 @@ def _program(row: Row, engine: Engine) -> tuple[RoundProgram, dict[int, Pricer]]
 def fit_host(rows: Sequence[Row]) -> HostCost:
     """Seconds a step and a sequence that the Llama-3.1-8B rows of a backend take beyond their kernels.
 
-    Non-negative least squares of the relative errors; both at most what the rows ask for.
+    Non-negative least squares of relative errors: of the time from first to last token where rows are simulated; of a
+    request's whole time where the closed form stands in, which knows how much work a stay holds but not who waits.
     """
     from scipy.optimize import nnls
 
     nothing = HostCost(0.0, 0.0, 1.0, 1.0, "kernels only")
-    kernels = [predict(row, nothing) for row in rows]
+    measured = np.array([_fitted_s(row, row.ttft_s, row.tpot_s) for row in rows])
+    predicted = [predict(row, nothing) for row in rows]
+    kernels = np.array([_fitted_s(p.row, p.ttft_s, p.tpot_s) for p in predicted])
+    steps = np.array([row.output_tokens for row in rows], dtype=np.float64)
     seats = np.array([row.concurrency for row in rows], dtype=np.float64)
-    measured = np.array([row.tpot_s for row in rows])
-    design = np.stack([np.ones_like(seats), seats], axis=1) / measured[:, None]
-    (step, sequence), _ = nnls(design, 1.0 - np.array([p.tpot_s for p in kernels]) / measured)
+    design = np.stack([steps, steps * seats], axis=1) / measured[:, None]
+    (step, sequence), _ = nnls(design, 1.0 - kernels / measured)
     return HostCost(float(step), float(sequence), 1.0, 1.0, f"fitted on {len(rows)} Llama-3.1-8B rows")
+
+
+def _fitted_s(row: Row, ttft_s: float, tpot_s: float) -> float:
+    return (0.0 if row.harness.distinct is None else ttft_s) + (row.output_tokens - 1) * tpot_s
 
 
 def study(*, unlabelled: bool = True) -> Study:

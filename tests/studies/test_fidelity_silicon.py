@@ -77,7 +77,8 @@ def test_fit_finds_the_host_that_was_there(step_s, sequence_s):
     rows = []
     for users in (4, 16, 48, 96):
         one = row(concurrency=users, harness=REPEATED)
-        rows.append(replace(one, tpot_s=predict(one, host).tpot_s))
+        there = predict(one, host)
+        rows.append(replace(one, ttft_s=there.ttft_s, tpot_s=there.tpot_s))
     found = fit_host(rows)
     # A prefilling sequence has its host too, which is the little that isn't linear.
     assert found.step_s == pytest.approx(step_s, rel=0.02, abs=1e-5)
@@ -86,7 +87,7 @@ def test_fit_finds_the_host_that_was_there(step_s, sequence_s):
 
 def test_fit_gives_no_negative_host():
     fast = row(harness=REPEATED)
-    fast = replace(fast, tpot_s=predict(fast, NOTHING).tpot_s * 0.5)
+    fast = replace(fast, ttft_s=0.0, tpot_s=predict(fast, NOTHING).tpot_s * 0.5)
     host = fit_host([fast, replace(fast, concurrency=16)])
     assert host.step_s == 0.0
     assert host.sequence_s == 0.0
