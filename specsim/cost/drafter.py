@@ -51,7 +51,8 @@ class Drafter:
 
     def weight_dtype(self, target_dtype: str) -> str:
         """Precision of its weights beside a target's: heads are published in 16 bits and stay so; models follow."""
-        return target_dtype if self.method in ("draft_model", "mtp") else "bf16"
+        follows = self.method in ("draft_model", "mtp") or target_dtype == "fp32"
+        return target_dtype if follows else "bf16"
 
     @property
     def sequential(self) -> bool:

@@ -74,6 +74,8 @@ class Engine:
     def padded(self, tokens: Floats, sequences: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         """Tokens after padding to the next captured size, and whether such a size exists (else as they are)."""
         sizes = self._sizes
+        if not sizes.size:
+            return tokens, np.zeros(np.shape(tokens), dtype=np.bool_)
         unit = tokens if self.graph_unit == "tokens" else sequences
         index = np.searchsorted(sizes, unit - 1e-9)
         inside = index < sizes.size

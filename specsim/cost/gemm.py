@@ -30,6 +30,8 @@ class GemmTable:
     seconds: Floats
     length: float
     nugget: float
+    measured: NDArray[np.bool_] | None = None
+    """[S, M], where only part of the grid was measured and the rest estimated when it was fitted."""
 
     def curve(self, n: int, k: int) -> tuple[Floats, Trust]:
         """Seconds at every m of ``rows`` for the shape (n, k), and whether it was measured or borrowed."""
@@ -45,6 +47,13 @@ class GemmTable:
         residual = krige(np.log([n, k]), self._places, self._residuals, length=self.length, nugget=self.nugget)
         near = np.min(np.hypot(*(self._places - np.log([n, k])).T)) < 2.0 * self.length
         return law * np.exp(residual), Trust.BORROWED if near else Trust.PARAMETRIC
+
+    def measured_at(self, n: int, k: int) -> NDArray[np.bool_]:
+        """Which of ``rows`` were measured for the shape (n, k)."""
+        found = np.flatnonzero((self.shapes[:, 0] == n) & (self.shapes[:, 1] == k))
+        if not found.size:
+            return np.zeros(self.rows.size, dtype=np.bool_)
+        return np.ones(self.rows.size, dtype=np.bool_) if self.measured is None else self.measured[found[0]]
 
     def beyond(self, n: int, k: int, rows: float) -> float:
         """The law's time at ``rows`` over its time at the grid's end: how curves go on past what was measured."""

@@ -53,6 +53,14 @@ def load_hardware(name: str) -> Hardware:
     return _read(name)
 
 
+def hardware_from_json(fields: Mapping[str, Any]) -> Hardware:
+    """The GPU or processor that a profile describes itself; KeyError or TypeError where a field is missing."""
+    known = dict(fields)
+    for key in ("peak_flops_per_s", "sources"):
+        known[key] = MappingProxyType(dict(known[key]))
+    return Hardware(**known)
+
+
 @cache
 def _read(name: str) -> Hardware:
     tables = _tables()

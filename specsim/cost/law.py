@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from specsim.cost.shapes import Floats
 
-BYTES = {"bf16": 2.0, "fp8": 1.0, "fp8_static": 1.0, "fp8_block": 1.0, "mxfp4": 0.5 + 1.0 / 32}
+BYTES = {"fp32": 4.0, "bf16": 2.0, "fp8": 1.0, "fp8_static": 1.0, "fp8_block": 1.0, "mxfp4": 0.5 + 1.0 / 32}
 """Bytes of one stored element (MXFP4 with one scale byte per 32)."""
 
-ARITHMETIC = {"bf16": "bf16", "fp8": "fp8", "fp8_static": "fp8", "fp8_block": "fp8", "mxfp4": "bf16"}
+ARITHMETIC = {"fp32": "fp32", "bf16": "bf16", "fp8": "fp8", "fp8_static": "fp8", "fp8_block": "fp8", "mxfp4": "bf16"}
 """The arithmetic that a storage type is multiplied in (4-bit weights are widened to 16)."""
 
 
@@ -43,9 +43,10 @@ class Law:
 
 
 def gemm_work(m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str) -> tuple[Floats, Floats]:
-    """Bytes moved and operations of ``[m, k] x [k, n]`` (inputs in ``dtype``, output in 16 bits)."""
+    """Bytes moved and operations of ``[m, k] x [k, n]`` (inputs in ``dtype``, output in 16 bits, or 32 of 32)."""
     m_, n_, k_ = (np.asarray(x, dtype=np.float64) for x in (m, n, k))
-    return BYTES[dtype] * (m_ * k_ + n_ * k_) + 2.0 * m_ * n_, 2.0 * m_ * n_ * k_
+    out = max(2.0, BYTES[dtype])
+    return BYTES[dtype] * (m_ * k_ + n_ * k_) + out * m_ * n_, 2.0 * m_ * n_ * k_
 
 
 def non_decreasing(values: Floats) -> Floats:

@@ -11,6 +11,7 @@ from specsim.cost.attention import AttentionTable, Surface
 from specsim.cost.law import BYTES, Law
 from specsim.cost.profile import Profile
 from specsim.cost.shapes import Attention, Trust
+from specsim.cost.verify import VerifySurface
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,8 @@ class Layers:
     prefill: Surface
     attentions: tuple[Attention, ...]
     cache_bytes_per_token: float
+    verify: VerifySurface | None = None
+    """Several query tokens over the cache, where the profile measured that."""
 
     @property
     def flops_per_pair(self) -> float:
@@ -42,7 +45,17 @@ def sum_layers(profile: Profile, attentions: Sequence[Attention], kv_dtype: str)
         prefill=surfaces[1],
         attentions=tuple(attentions),
         cache_bytes_per_token=sum(2.0 * a.count * a.kv_heads * a.head_dim for a in attentions) * BYTES[kv_dtype],
+        verify=_sum_verify(profile, attentions, kv_dtype),
     )
+
+
+def _sum_verify(profile: Profile, attentions: Sequence[Attention], kv_dtype: str) -> VerifySurface | None:
+    table = profile.verify.get(kv_dtype)
+    if table is None:
+        return None
+    surfaces = [table.surface(a.heads, a.kv_heads, a.head_dim) for a in attentions]
+    seconds = sum(a.count * surface.seconds for a, surface in zip(attentions, surfaces, strict=True))
+    return VerifySurface(table, np.asarray(seconds), max(surface.trust for surface in surfaces))
 
 
 def _sum_surfaces(table: AttentionTable, attentions: Sequence[Attention]) -> Surface:

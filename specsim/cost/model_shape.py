@@ -8,6 +8,7 @@ from specsim.cost.shapes import Attention, Experts, ForwardShape, Linear
 from specsim.errors import InputError
 
 WEIGHT_BYTES = {
+    "fp32": 4.0,
     "bf16": 2.0,
     "fp16": 2.0,
     "fp8": 1.0,
@@ -19,7 +20,7 @@ WEIGHT_BYTES = {
 """Bytes of one stored weight, scales included: one fp32 per 128 x 128 (fp8_block), one byte per 16 (NVFP4) or per 32
 (OCP Microscaling specification 1.0, MXFP4)."""
 
-CACHE_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0}
+CACHE_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0}
 """Bytes of one cached element."""
 
 VOCAB_PADDING = 64
@@ -102,7 +103,7 @@ class ModelShape:
         return 2.0 * self.layers * self.kv_heads_per_rank(tensor_parallel) * self.head_dim * cache_bytes(kv_dtype)
 
     def weight_bytes(self, *, tensor_parallel: int = 1, dtype: str = "bf16") -> float:
-        """Bytes of weights on one rank. Norms, router, embeddings and LM head stay in 16 bits at any precision."""
+        """Bytes of weights on one rank. Norms, router, embeddings and LM head have 16 bits or more."""
         return sum(self._resident(tensor_parallel, dtype).values())
 
     def check_parallel(self, tensor_parallel: int) -> None:
@@ -132,10 +133,11 @@ class ModelShape:
         linear = 2.0 if dtype == "mxfp4" else size  # MXFP4 checkpoints store the experts alone in four bits
         shapes = self._linears(tp)
         out = {item.name: float(item.n * item.k * item.count) * linear for item in shapes}
-        head = padded_vocab(self.vocab) // tp * self.hidden * 2.0
+        wide = max(2.0, size)
+        head = padded_vocab(self.vocab) // tp * self.hidden * wide
         out["lm_head"] = 0.0 if self.tied_embeddings else head
         out["embedding"] = head
-        out["router"] = self.moe_layers * self.experts * self.hidden * 2.0
+        out["router"] = self.moe_layers * self.experts * self.hidden * wide
         out["experts"] = self.moe_layers * self.experts * 3.0 * self.hidden * self.expert_intermediate / tp * size
         split = (
             self.qkv_bias * (self.heads // tp + 2 * self.kv_heads_per_rank(tp)) * self.head_dim
@@ -144,7 +146,7 @@ class ModelShape:
         mlp = self.mlp_bias * (2 * self.intermediate // tp + self.hidden) * (self.layers - self.moe_layers)
         mlp += self.mlp_bias * (self.experts * (2 * self.expert_intermediate // tp + self.hidden + 1)) * self.moe_layers
         shared_gate = self.moe_layers * self.hidden if self.shared_intermediate else 0
-        out["vectors"] = 2.0 * (self.layers * (split + whole) + mlp + shared_gate + self.hidden)
+        out["vectors"] = wide * (self.layers * (split + whole) + mlp + shared_gate + self.hidden)
         return out
 
     def _linears(self, tensor_parallel: int) -> tuple[Linear, ...]:
@@ -173,7 +175,8 @@ class ModelShape:
         """What one of ``tensor_parallel`` ranks executes in a pass, with the GEMMs that vLLM fuses.
 
         Two all-reduces a layer and one after the embedding. Element-wise traffic counts each kernel's reads and writes
-        after fusion: two norms with the residual, rotary with the cache write, and the activation; 16-bit values.
+        after fusion: two norms with the residual, rotary with the cache write, and the activation; 16-bit values, or
+        32-bit ones at fp32.
         """
         self.check_parallel(tensor_parallel)
         tp = tensor_parallel
@@ -181,20 +184,22 @@ class ModelShape:
         heads, kv = self.heads // tp, self.kv_heads_per_rank(tp)
         linears = list(self._linears(tp))
         moe = self.moe_layers
+        wide = "fp32" if dtype == "fp32" else "bf16"
         if moe:
-            linears.append(Linear("router", self.experts, self.hidden, moe, dtype="bf16"))
-        linears.append(Linear("lm_head", padded_vocab(self.vocab) // tp, self.hidden, 1, rows="logits", dtype="bf16"))
+            linears.append(Linear("router", self.experts, self.hidden, moe, dtype=wide))
+        linears.append(Linear("lm_head", padded_vocab(self.vocab) // tp, self.hidden, 1, rows="logits", dtype=wide))
         if dtype == "mxfp4":
             linears = [replace(item, dtype="bf16") for item in linears]
         attention = [Attention(heads, kv, self.head_dim, self.layers - self.windowed_layers)]
         if self.windowed_layers:
             attention.append(Attention(heads, kv, self.head_dim, self.windowed_layers, self.window))
-        rotary = 2 * (heads + kv) * self.head_dim * 2.0 * (2 if self.qk_norm else 1)
-        cache_write = 2 * kv * self.head_dim * (2.0 + kv_dtype_bytes)
-        per_layer = 2 * 4 * self.hidden * 2.0 + rotary + cache_write
+        size = cache_bytes(wide)
+        rotary = 2 * (heads + kv) * self.head_dim * size * (2 if self.qk_norm else 1)
+        cache_write = 2 * kv * self.head_dim * (size + kv_dtype_bytes)
+        per_layer = 2 * 4 * self.hidden * size + rotary + cache_write
         dense = self.layers - moe
-        activation = 3 * 2.0 * (dense * self.intermediate + moe * self.shared_intermediate) / tp
-        ends = (2 + 2) * self.hidden * 2.0  # embedding row and last norm
+        activation = 3 * size * (dense * self.intermediate + moe * self.shared_intermediate) / tp
+        ends = (2 + 2) * self.hidden * size  # embedding row and last norm
         return ForwardShape(
             name=self.name,
             layers=self.layers,

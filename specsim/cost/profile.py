@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -17,17 +17,25 @@ import numpy as np
 from specsim.cost.attention import AttentionTable, HeadGroup
 from specsim.cost.collectives import AllReduce, CollectiveTable
 from specsim.cost.gemm import GemmTable
-from specsim.cost.hardware import Hardware, load_hardware
+from specsim.cost.hardware import Hardware, hardware_from_json, load_hardware
 from specsim.cost.law import ARITHMETIC, Law, gemm_work
+from specsim.cost.measured_host import MeasuredHost
 from specsim.cost.moe import ExpertTable
 from specsim.cost.shapes import Floats
+from specsim.cost.verify import VerifyGroup, VerifyTable, verify_work
 from specsim.errors import InputError
 
 FILES = {"fp8_static": "fp8", "mxfp4": "bf16", "fp16": "bf16"}
 """Precisions whose tables are in another's file: static scales beside dynamic, 4-bit experts between 16-bit layers."""
 
 SCHEMA = 1
-"""Version of the files that this code reads and writes."""
+"""Version of a profile made of an engine's tables."""
+
+MEASURED_SCHEMA = 2
+"""Version of a profile that may describe its own hardware and hold a verify surface and a measured host."""
+
+ANY_ENGINE = "torch"
+"""A profile of kernels as PyTorch runs them belongs to no engine and serves any: rules and host are the engine's."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,8 @@ class Profile:
 
     ``gemm`` by dtype (a profile at fp8 carries bf16 too, for the LM head); attention by cache precision.
     ``residuals[family][layer]`` are cross-validated quantiles of ln(measured / predicted) at ``probabilities``.
-    ``sha256`` is the hash of the file's content.
+    ``sha256`` is the hash of the file's content. ``verify`` (by cache precision) and ``host`` are there where they were
+    measured; without a verify surface that attention is modelled.
     """
 
     hardware: Hardware
@@ -60,6 +69,8 @@ class Profile:
     residuals: Mapping[str, Mapping[str, Floats]]
     provenance: Mapping[str, Any]
     sha256: str
+    verify: Mapping[str, VerifyTable] = field(default_factory=dict)
+    host: MeasuredHost | None = None
 
     @property
     def name(self) -> str:
@@ -92,8 +103,11 @@ def load_profile(hardware: str | Path, *, engine: str, dtype: str) -> Profile:
             raise InputError(f"cannot read a profile: {error.strerror or error}", file=str(path)) from error
         profile = read_profile(content, file=str(path))
         for field, wanted, found in (("engine", engine, profile.engine), ("dtype", dtype, profile.dtype)):
-            if FILES.get(wanted, wanted) != found:
-                raise InputError(f"the profile is for {field} {found!r}, asked for {wanted!r}", file=path.name)
+            if FILES.get(wanted, wanted) != found and found != ANY_ENGINE:
+                raise InputError(
+                    f"the profile is for {field} {found!r}, asked for {wanted!r}; give --{field} {found}",
+                    file=path.name,
+                )
         return profile
     name = f"{hardware}-{engine}-{FILES.get(dtype, dtype)}"
     if name not in profile_names():
@@ -116,10 +130,14 @@ def read_profile(content: bytes, *, file: str) -> Profile:
     except ValueError as error:
         raise InputError(f"not a profile: {error}", file=file) from error
     if not isinstance(data, dict) or "schema" not in data:
-        raise InputError("not a profile: no field 'schema'; write one with python -m calibration.build", file=file)
-    if data["schema"] != SCHEMA:
-        remedy = "upgrade llm-specsim" if data["schema"] > SCHEMA else "rebuild it with python -m calibration.build"
-        raise InputError(f"profile schema {data['schema']}, this version reads {SCHEMA}; {remedy}", file=file)
+        raise InputError("not a profile: no field 'schema'; write one with specsim calibrate", file=file)
+    schema = data["schema"]
+    if schema not in (SCHEMA, MEASURED_SCHEMA):
+        newer = isinstance(schema, int) and schema > MEASURED_SCHEMA
+        remedy = "upgrade llm-specsim" if newer else "rebuild it with python -m calibration.build"
+        raise InputError(
+            f"profile schema {schema}, this version reads {SCHEMA} and {MEASURED_SCHEMA}; {remedy}", file=file
+        )
     try:
         profile = _from_json(data, hashlib.sha256(content).hexdigest())
     except InputError as error:
@@ -132,7 +150,8 @@ def read_profile(content: bytes, *, file: str) -> Profile:
 
 
 def _from_json(data: Mapping[str, Any], sha256: str) -> Profile:
-    attention, hardware = data["attention"], load_hardware(data["hardware"])
+    attention, named = data["attention"], data["hardware"]
+    hardware = load_hardware(named) if isinstance(named, str) else hardware_from_json(named)
     return Profile(
         hardware=hardware,
         engine=data["engine"],
@@ -156,6 +175,8 @@ def _from_json(data: Mapping[str, Any], sha256: str) -> Profile:
         },
         provenance=data["provenance"],
         sha256=sha256,
+        verify={kv: _verify(kv, table) for kv, table in attention.get("verify", {}).items()},
+        host=MeasuredHost(**data["host"]) if data.get("host") else None,
     )
 
 
@@ -175,7 +196,28 @@ def _gemm(dtype: str, table: Mapping[str, Any], tables: Mapping[str, Any], hardw
         seconds=seconds,
         length=table["length"],
         nugget=table["nugget"],
+        measured=np.array(whole["measured"], dtype=np.bool_) if "measured" in whole else None,
     )
+
+
+def _verify(kv_dtype: str, table: Mapping[str, Any]) -> VerifyTable:
+    groups = tuple(
+        VerifyGroup(
+            head_dim=group["head_dim"],
+            law=Law(**group["law"]),
+            layouts=_floats(group["layouts"]),
+            seconds=_floats(group["latency_us"]) * 1e-6,
+        )
+        for group in table["groups"]
+    )
+    axes = {name: _floats(table[name]) for name in ("queries", "batches", "lengths")}
+    size = tuple(axis.size for axis in axes.values())
+    for group in groups:
+        if group.seconds.shape != (len(group.layouts), *size) or not (group.seconds > 0.0).all():
+            raise ValueError(
+                f"the verify surface of head dimension {group.head_dim} has a gap or isn't {size} a layout"
+            )
+    return VerifyTable(kv_dtype, **axes, groups=groups, length=table["length"], nugget=table["nugget"])
 
 
 def _attention(phase: Literal["decode", "prefill"], kv_dtype: str, table: Mapping[str, Any]) -> AttentionTable:
@@ -220,8 +262,23 @@ def _check_physics(profile: Profile, file: str) -> None:
                 file=file,
                 field=f"gemm.{dtype}.latency_us",
             )
+    for kv, surfaces in profile.verify.items():
+        for group in surfaces.groups:
+            _check_surface(surfaces, group, gpu, file, f"attention.verify.{kv}.latency_us")
     if not (np.diff(profile.probabilities) > 0).all():
         raise InputError("probabilities must increase", file=file, field="residuals.probabilities")
+
+
+def _check_surface(table: VerifyTable, group: VerifyGroup, gpu: Hardware, file: str, field: str) -> None:
+    grid = np.ix_(table.queries, table.batches, table.lengths)
+    for (heads, kv_heads), seconds in zip(group.layouts, group.seconds, strict=True):
+        _, flops, _ = verify_work(
+            *grid, heads=int(heads), kv_heads=int(kv_heads), head_dim=group.head_dim, kv_dtype=table.kv_dtype
+        )
+        peak = max(gpu.peak_flops_per_s.values())
+        if (seconds < 0.99 * flops / peak).any():  # a small cache may be read from a processor's own
+            problem = f"{int(heads)} heads of {group.head_dim} take less time than {gpu.name}'s arithmetic needs"
+            raise InputError(f"{problem}; latencies are in microseconds", file=file, field=field)
 
 
 def _floor(rows: Floats, shapes: Floats, dtype: str, hardware: Hardware) -> Floats:

@@ -25,6 +25,8 @@ class RowCurve:
     seconds: Floats
     last_measured: float
     trust: Trust
+    measured: NDArray[np.bool_] | None = None
+    """Which grid points were measured for every shape; None: all of them."""
 
     def at(self, rows: Floats) -> Floats:
         """Seconds at ``rows``, linear between grid points (a product is affine in rows past its knee); 0 at 0."""
@@ -36,19 +38,25 @@ class RowCurve:
             near: NDArray[np.int8] = np.full(rows.shape, self.trust, dtype=np.int8)
         else:
             index = np.minimum(np.searchsorted(self.rows, rows), self.rows.size - 1)
-            near = np.where(self.rows[index] == rows, np.int8(self.trust), np.int8(Trust.INTERPOLATED))
+            here = self.rows[index] == rows
+            if self.measured is not None:
+                here &= self.measured[index]
+            near = np.where(here, np.int8(self.trust), np.int8(Trust.INTERPOLATED))
         return np.where(rows > self.last_measured, np.int8(max(Trust.PARAMETRIC, self.trust)), near)
 
 
 def sum_products(table: GemmTable, linears: Sequence[Linear]) -> RowCurve:
     """All products of a pass in one precision."""
     seconds, trust = np.zeros(table.rows.size + 1), Trust.MEASURED
+    measured = np.ones(table.rows.size, dtype=np.bool_)
     for linear in linears:
         curve, who = table.curve(linear.n, linear.k)
         far = curve[-1] * table.beyond(linear.n, linear.k, FAR_ROWS)
         seconds += linear.count * np.append(curve, far)
         trust = max(trust, who)
-    return RowCurve(np.append(table.rows, FAR_ROWS), non_decreasing(seconds), float(table.rows[-1]), trust)
+        measured &= table.measured_at(linear.n, linear.k)
+    rows, every = np.append(table.rows, FAR_ROWS), np.append(measured, False)
+    return RowCurve(rows, non_decreasing(seconds), float(table.rows[-1]), trust, None if measured.all() else every)
 
 
 def sum_curves(curves: Sequence[RowCurve]) -> RowCurve:
@@ -58,7 +66,12 @@ def sum_curves(curves: Sequence[RowCurve]) -> RowCurve:
     rows = np.unique(np.concatenate([curve.rows for curve in curves]))
     seconds = sum(np.interp(rows, curve.rows, curve.seconds) for curve in curves)
     last = min(curve.last_measured for curve in curves)
-    return RowCurve(rows, np.asarray(seconds), last, max(curve.trust for curve in curves))
+    measured = np.ones(rows.size, dtype=np.bool_)
+    for curve in curves:
+        known = curve.rows if curve.measured is None else curve.rows[curve.measured]
+        measured &= np.isin(rows, known)
+    every = None if all(curve.measured is None for curve in curves) else measured
+    return RowCurve(rows, np.asarray(seconds), last, max(curve.trust for curve in curves), every)
 
 
 def sum_experts(table: ExpertTable, layers: Sequence[Experts]) -> RowCurve:

@@ -17,6 +17,7 @@ from specsim.cost.layers import Layers, sum_layers
 from specsim.cost.profile import Profile
 from specsim.cost.rows import RowCurve, sum_curves, sum_experts, sum_products
 from specsim.cost.shapes import Floats, ForwardShape, Linear, Segment, StepShape, StepTime, Term, Trust
+from specsim.cost.verify import VerifySurface
 from specsim.errors import InputError
 
 EXPERTS = {"fp8_static": "fp8", "fp16": "bf16"}
@@ -125,6 +126,8 @@ class StepCost:
         seconds = np.maximum(layers.decode.at(sequences, length), layers.decode.single(last))
         if part.kind == "decode":
             return np.where(sequences > 0.0, seconds, 0.0), layers.decode.trust_at(sequences, length)
+        if layers.verify is not None:
+            return self._verified(part, layers, layers.verify, length, last)
         # Drafted positions add arithmetic, not reads: each sees the whole cache, at the rate that prefill reaches.
         seen = length if layers.window is None else np.minimum(length, layers.window + each)
         extra = np.maximum(part.tokens - sequences, 0.0) * seen * layers.flops_per_pair / layers.prefill.law.flops_per_s
@@ -133,6 +136,19 @@ class StepCost:
         )
         trust = np.full(np.shape(seconds), Trust.TRANSFERRED, dtype=np.int8)
         return np.where(sequences > 0.0, seconds, 0.0), trust
+
+    def _verified(
+        self, part: _Part, layers: Layers, surface: VerifySurface, length: Floats, last: Floats
+    ) -> tuple[Floats, NDArray[np.int8]]:
+        """Attention of several query tokens from the measured surface; a tree's mask was not measured."""
+        sequences, each = part.at_least_one, part.tokens / part.at_least_one
+        if layers.window is not None:
+            length, last = (np.minimum(x, layers.window + each) for x in (length, last))
+        seconds = np.maximum(surface.at(each, sequences, length), surface.at(each, 1.0, last))
+        trust = surface.trust_at(each, sequences, length)
+        if part.kind == "tree":
+            trust = np.full(np.shape(seconds), Trust.TRANSFERRED, dtype=np.int8)
+        return np.where(part.sequences > 0.0, self.verify_factor * seconds, 0.0), trust
 
     def _prefill(self, part: _Part, layers: Layers) -> tuple[Floats, NDArray[np.int8]]:
         sequences, each = part.at_least_one, part.tokens / part.at_least_one

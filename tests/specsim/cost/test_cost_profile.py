@@ -103,8 +103,8 @@ def broken(change: str) -> bytes:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("newer", "profile schema 99, this version reads 1; upgrade llm-specsim"),
-        ("older", "profile schema 0, this version reads 1; rebuild it"),
+        ("newer", "profile schema 99, this version reads 1 and 2; upgrade llm-specsim"),
+        ("older", "profile schema 0, this version reads 1 and 2; rebuild it"),
         ("no schema", "no field 'schema'"),
         ("milliseconds", "faster than a100_sxm allows .*latencies are in microseconds"),
         ("negative", "faster than a100_sxm allows"),
