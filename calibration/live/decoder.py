@@ -111,7 +111,8 @@ class Decoder:
         capacity = -(-capacity // SPAN_MULTIPLE) * SPAN_MULTIPLE
         size = (self.shape.layers, 2, batch, self.shape.kv_heads, capacity, self.shape.head_dim)
         if self.cache is None or self.cache.shape != size:
-            self.cache = torch.zeros(size, dtype=self.embedding.dtype, device=self.device)
+            # Written, not merely mapped: a page that was never written reads as one shared page, all too fast.
+            self.cache = torch.empty(size, dtype=self.embedding.dtype, device=self.device).zero_()
 
     @torch.inference_mode()
     def forward(self, tokens: Tensor, start: Tensor, *, span: int, rows: Literal["all", "last"] = "all") -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from calibration.live.models import Model
+from calibration.live.ngram import LONGEST
 from calibration.live.rule import reject, sample
 from calibration.live.stopwatch import Stopwatch
 
@@ -57,6 +59,8 @@ def decode(
     rounds: int,
     rng: np.random.Generator,
     imposed: Sequence[float] | None = None,
+    prefill: Literal["run", "assume"] = "run",
+    capacity: int | None = None,
 ) -> LiveRun:
     """Run ``rounds`` rounds of ``k`` drafted tokens (0: plain decoding) for each of ``prompts`` [batch, length].
 
@@ -64,6 +68,9 @@ def decode(
     K - 1 passes of one token follow, then one pass of the target over K + 1 tokens. ``imposed`` is a survival curve
     P(first i + 1 drafted tokens accepted), i < k: all the work is done, the rule's count is then replaced by one from
     the curve, at exact proportions over the run. Prompts have two tokens or more.
+
+    ``prefill`` "assume" feeds only a prompt's last tokens and leaves the rest of the cache as it was: rounds take as
+    long, and many runs need one prefill. ``capacity`` keeps one cache between runs of different length.
     """
     prompts = np.asarray(prompts, dtype=np.int64)
     batch, context = prompts.shape
@@ -72,17 +79,18 @@ def decode(
     device = target.device
     generator = torch.Generator(device=device).manual_seed(int(rng.integers(2**63)))
     forced = None if imposed is None else torch.from_numpy(forced_counts(imposed, (rounds, batch), rng)).to(device)
-    capacity = context + (rounds + 1) * (k + 1)
+    capacity = max(capacity or 0, context + (rounds + 1) * (k + 1))
     text = torch.zeros(batch, capacity, dtype=torch.long, device=device)
     text[:, :context] = torch.from_numpy(prompts).to(device)
-    prefill = Stopwatch(device)
-    prefill.begin()
+    first = 0 if prefill == "run" else max(0, context - 1 - LONGEST)
+    filling = Stopwatch(device)
+    filling.begin()
     for model in (target, draft) if k and draft is not None else (target,):
         model.allocate(batch, capacity)
-        _prefill(model, text, context - 1)
+        _prefill(model, text, first, context - 1)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    prefill.end()
+    filling.end()
 
     watch = Stopwatch(device)
     lengths = torch.full((batch,), context, dtype=torch.long, device=device)
@@ -121,7 +129,7 @@ def decode(
         emitted=emitted,
         wall_s=watch.wall_s(),
         phases_s=watch.phases_s(),
-        prefill_s=float(prefill.wall_s()[0]),
+        prefill_s=float(filling.wall_s()[0]),
         text=text.cpu().numpy(),
         lengths=longest,
     )
@@ -138,10 +146,10 @@ def forced_counts(survival: Sequence[float], size: tuple[int, int], rng: np.rand
     return counts.reshape(size).astype(np.int64)
 
 
-def _prefill(model: Model, text: Tensor, tokens: int) -> None:
+def _prefill(model: Model, text: Tensor, begin: int, end: int) -> None:
     start = torch.zeros(text.shape[0], dtype=torch.long, device=text.device)
-    for first in range(0, tokens, PREFILL_CHUNK):
-        last = min(first + PREFILL_CHUNK, tokens)
+    for first in range(begin, end, PREFILL_CHUNK):
+        last = min(first + PREFILL_CHUNK, end)
         model.laws(text[:, first:last], start + first, span=last, rows="last")
 
 
