@@ -61,10 +61,10 @@ REQUESTS_PER_USER = 10
 NOTES = """\
 NVIDIA's own estimator on 78 dense rows of this file: TPOT 9.1 %, TTFT 50 %; on TensorRT-LLM 70B it is +35 % off. Why:
 the tables' fp8 products include finding the activations' scale and casting them (9 us together, four a layer), which
-a checkpoint with static scales doesn't do. Priced net of both, as here, the bias is gone.
+a checkpoint with static scales doesn't do. Priced net of both, as here, there is no bias; the line above has the rest.
 vLLM on Hopper comes out fast. The rows ran 0.10.2, the tables 0.24: until vllm#25444, decoding launched attention
 between pieces of graph (InferenceMAX's B200 script asks for whole graphs, and has no such bias); and measured TPOT
-jumps by 30 to 40 % between 16 and 32 sequences on up to 4 H100 or H200, which the tables don't show.
+jumps by 25 to 40 % between 16 and 32 sequences on up to 4 H100 or H200, twice what attention adds.
 TensorRT-LLM doesn't split prompts, and at 1k/1k on fewer than 8 GPUs it was told to hold them back for up to 20
 iterations (batch_wait_timeout_iters): neither is simulated, and TTFT comes out low there.
 """
