@@ -14,6 +14,7 @@ from specsim.acceptance.acceptance_file import shipped_evidence
 from specsim.acceptance.chains import ByDraftLength, LengthOnly, PerPosition
 from specsim.acceptance.fit import spread_for_length_sd
 from specsim.acceptance.heterogeneous import Heterogeneous
+from studies.measured_data import run_study
 
 DATASETS = ("gsm8k", "cnn", "sharegpt", "instructcoder")
 METHODS = ("eagle3", "ngram")
@@ -81,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_study(main)

@@ -19,7 +19,7 @@ from specsim.cost.model import load_model
 from specsim.cost.profile import load_profile
 from specsim.cost.shapes import Floats, ForwardShape, Linear, Segment, StepShape
 from specsim.cost.step import StepCost
-from studies.measured_data import data_dir
+from studies.measured_data import data_dir, run_study
 
 MODELS = {
     "Llama-2-7b-hf": "meta-llama/Llama-2-7b-hf",
@@ -110,4 +110,4 @@ def _errors(values: Floats) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_study(main)

@@ -20,7 +20,7 @@ from specsim.simulation.engine import simulate
 from specsim.simulation.result import Result
 from specsim.simulation.serving import Serving
 from specsim.simulation.workload import Requests
-from studies.measured_data import data_dir
+from studies.measured_data import data_dir, run_study
 
 Floats = NDArray[np.float64]
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
@@ -222,4 +222,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_study(main)

@@ -9,7 +9,6 @@ printed without a score.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -32,6 +31,7 @@ from specsim.simulation.program import Batch, PrefillChunk, RoundProgram
 from specsim.simulation.serving import Serving
 from specsim.simulation.workload import Requests
 from specsim.systems.draft_verify import draft_verify
+from studies.measured_data import run_study
 
 Floats = NDArray[np.float64]
 
@@ -418,4 +418,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_study(main)

@@ -22,7 +22,7 @@ from specsim.cost.model import load_model
 from specsim.cost.profile import load_profile
 from specsim.simulation.program import Batch
 from specsim.systems.draft_tree import draft_tree
-from studies.measured_data import data_dir
+from studies.measured_data import data_dir, run_study
 from studies.speculation_harness import Measurement, Setting, copies_speedup, llama, rows, textbook, traffic
 
 TARGET = 0.10
@@ -327,4 +327,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_study(main)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from specsim.errors import InputError
@@ -18,3 +20,13 @@ def data_dir() -> Path:
     if not path.is_dir():
         raise InputError(f"measured data not found at {path}; set SPECSIM_DATA to the directory that holds it")
     return path
+
+
+def run_study(main: Callable[[], int | None]) -> None:
+    """Run a study's ``main`` as a program: what it lacks is one line and exit status 2."""
+    try:
+        sys.exit(main() or 0)
+    except InputError as missing:
+        for line in missing.lines:
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)

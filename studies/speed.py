@@ -31,6 +31,7 @@ from specsim.simulation.program import Batch, RoundProgram
 from specsim.simulation.serving import Serving
 from specsim.simulation.workload import ClosedLoop, Fixed, Lognormal, Poisson, Workload
 from specsim.systems.draft_verify import draft_verify
+from studies.measured_data import run_study
 
 SURVIVES = (0.70, 0.66, 0.64)
 """Conditional acceptance by position, of the order of EAGLE-3 on chat; speed depends on it only through the rounds."""
@@ -154,4 +155,4 @@ def _verdict(spent: float, target: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_study(main)

@@ -44,7 +44,9 @@ def test_the_version_is_written_once() -> None:
 
 def test_public_quantities_carry_a_unit() -> None:
     """A parameter named after a physical quantity says its unit: ``latency_s``, never ``latency``."""
-    bare = re.compile(r"^\s+(latency|duration|bandwidth|memory|timeout|delay)\s*:\s*(float|int|ArrayLike)", re.MULTILINE)
+    bare = re.compile(
+        r"^\s+(latency|duration|bandwidth|memory|timeout|delay)\s*:\s*(float|int|ArrayLike)", re.MULTILINE
+    )
     offenders = {
         f"{path.relative_to(ROOT)}: {match.group(1)}"
         for path in (ROOT / "specsim").rglob("*.py")

@@ -47,7 +47,7 @@ def provenance(deployment: Deployment, surface: Surfaces) -> dict[str, Any]:
             f"host of {deployment.engine.name}: {deployment.engine.schedule.source}",
             *_drafting(deployment),
             "attention of K+1 query tokens: one read of the cache a sequence and the arithmetic of each token",
-            "decoding requests hold caches of equal length in the tables; the simulation follows each request's own",
+            "an iteration is priced as if its decoding requests held caches of equal length; each fills its own blocks",
             (
                 f"intervals: central 90 % of {DRAWS} joint draws of the profile's cross-validated errors and of the "
                 "acceptance evidence's own, one draw a part of the step, shared by all times that are compared"
