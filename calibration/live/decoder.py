@@ -111,6 +111,7 @@ class Decoder:
         capacity = -(-capacity // SPAN_MULTIPLE) * SPAN_MULTIPLE
         size = (self.shape.layers, 2, batch, self.shape.kv_heads, capacity, self.shape.head_dim)
         if self.cache is None or self.cache.shape != size:
+            self.cache = None  # give the old one back before taking the new one
             # Written, not merely mapped: a page that was never written reads as one shared page, all too fast.
             self.cache = torch.empty(size, dtype=self.embedding.dtype, device=self.device).zero_()
 

@@ -59,8 +59,8 @@ class Idle:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
-        self._scratch = torch.ones(max(1, self.scratch_bytes // 4))
-        self._law = torch.full((self.vocab,), 1.0 / self.vocab)
+        self._scratch = torch.ones(max(1, self.scratch_bytes // 4), device=self.device)
+        self._law = torch.full((self.vocab,), 1.0 / self.vocab, device=self.device)
 
     def allocate(self, batch: int, capacity: int) -> None:
         """Nothing to hold."""

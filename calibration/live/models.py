@@ -111,7 +111,8 @@ class Captured:
     graphs: dict[tuple[int, int, str], tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = field(
         default_factory=dict
     )
-    capacity: int = 0
+    held: tuple[int, int] = (0, 0)
+    """Sequences and capacity that the graphs were captured for."""
 
     @property
     def vocab(self) -> int:
@@ -125,11 +126,10 @@ class Captured:
 
     def allocate(self, batch: int, capacity: int) -> None:
         """Make room in the cache; graphs that hold another cache are dropped."""
-        before = self.model.decoder.cache
-        self.model.allocate(batch, capacity)
-        if self.model.decoder.cache is not before:
+        if (batch, capacity) != self.held:
             self.graphs.clear()
-        self.capacity = capacity
+        self.model.allocate(batch, capacity)
+        self.held = (batch, capacity)
 
     @torch.inference_mode()
     def laws(self, tokens: Tensor, start: Tensor, *, span: int, rows: Literal["all", "last"] = "all") -> Tensor:
@@ -153,9 +153,9 @@ class Captured:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # lazy initialisation of libraries must not happen in the capture
             for _ in range(2):
-                self.model.laws(tokens, start, span=self.capacity, rows=rows)
+                self.model.laws(tokens, start, span=self.held[1], rows=rows)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            laws = self.model.laws(tokens, start, span=self.capacity, rows=rows)
+            laws = self.model.laws(tokens, start, span=self.held[1], rows=rows)
         return graph, tokens, start, laws

@@ -1,0 +1,1 @@
+"""Measurements for one GPU in one command: see ``calibration/run_gpu.sh``."""
