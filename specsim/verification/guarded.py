@@ -1,0 +1,181 @@
+"""Calling somebody else's sampler: with a time budget, copies of the inputs, and its answer checked."""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specsim.verification.batched import Emitted, Floats, Ints
+from specsim.verification.verdict import Finding
+
+Call = Callable[..., Any]
+
+
+class SamplerFault(Exception):  # noqa: N818 - the sampler's fault, not ours
+    """The sampler broke its contract or didn't answer; carries the finding."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.line)
+        self.finding = finding
+
+
+class _Expired(BaseException):
+    """Raised inside the sampler's thread when its time is up; no ``except Exception`` of its code swallows it."""
+
+
+class Guarded:
+    """A sampler behind a time budget of ``budget_s`` seconds for all of its calls together.
+
+    Calls run in one thread of their own, so that a sampler that never returns costs the oracle only the budget: it is
+    interrupted where it runs Python, and left behind where it doesn't.
+    """
+
+    def __init__(self, sampler: Call, *, budget_s: float, arrays: str = "numpy") -> None:
+        self._sampler, self._left_s, self._arrays = sampler, budget_s, arrays
+        self._budget_s = budget_s
+        self._work: queue.SimpleQueue[tuple[Call, tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, daemon=True, name="sampler under test")
+        self._thread.start()
+        self.calls = 0
+
+    @property
+    def can_inject(self) -> bool:
+        """Whether the sampler takes its coins from the caller."""
+        return callable(getattr(self._sampler, "inject", None))
+
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> Emitted:
+        """Emitted tokens and counts of a batch; raises SamplerFault."""
+        return self._checked(self._sampler, batch, self._generator(rng))
+
+    def inject(self, batch: Batch, uniforms: Floats, final: Floats) -> Emitted:
+        """The same with given coins; raises SamplerFault."""
+        inject = self._sampler.inject  # type: ignore[attr-defined]
+        return self._checked(inject, batch, self._handed(uniforms.copy()), self._handed(final.copy()))
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._work.put(None)
+
+    def _checked(self, call: Call, batch: Batch, *more: Any) -> Emitted:
+        inputs = [None if a is None else a.copy() for a in (batch.target, batch.draft, batch.tokens)]
+        answer = self._run(call, tuple(None if a is None else self._handed(a) for a in inputs) + more)
+        self.calls += 1
+        for name, given, kept in zip(
+            ("target_probs", "draft_probs", "draft_tokens"),
+            inputs,
+            (batch.target, batch.draft, batch.tokens),
+            strict=True,
+        ):
+            if given is not None and kept is not None and not np.array_equal(given, kept, equal_nan=True):
+                raise SamplerFault(Finding("mutates_inputs", f"{name} was changed in place by the sampler"))
+        return checked_answer(answer, batch)
+
+    def _run(self, call: Call, arguments: tuple[Any, ...]) -> Any:
+        if self._left_s <= 0:
+            raise self._timed_out()
+        start = time.monotonic()
+        self._work.put((call, arguments))
+        try:
+            worked, value = self._done.get(timeout=self._left_s)
+        except queue.Empty:
+            self._left_s = 0.0
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(_Expired)
+            )
+            raise self._timed_out() from None
+        self._left_s -= time.monotonic() - start
+        if not worked:
+            line = " ".join(str(value).split())[:200]
+            raise SamplerFault(Finding("raises", f"{type(value).__name__}: {line}", "stops"))
+        return value
+
+    def _timed_out(self) -> SamplerFault:
+        line = f"the sampler did not finish within its time budget of {self._budget_s:g} s"
+        return SamplerFault(Finding("time_budget", line, "stops"))
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            call, arguments = work
+            try:
+                self._done.put((True, call(*arguments)))
+            except _Expired:
+                return
+            except BaseException as error:  # whatever somebody else's code raises is a finding
+                self._done.put((False, error))
+
+    def _handed(self, array: NDArray[Any]) -> Any:
+        if self._arrays == "numpy":
+            return array
+        import torch
+
+        return torch.from_numpy(array)
+
+    def _generator(self, rng: np.random.Generator) -> Any:
+        if self._arrays == "numpy":
+            return rng
+        import torch
+
+        return torch.Generator().manual_seed(int(rng.integers(2**62)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of one call: target rows [B, G+1, V], draft rows [B, G, V] or None, drafts [B, G]."""
+
+    target: Floats
+    draft: Floats | None
+    tokens: Ints
+
+
+def checked_answer(answer: Any, batch: Batch) -> Emitted:
+    """Tokens [B, G+1] (-1 after the emitted ones) and counts [B] as whole numbers; raises SamplerFault where they
+    aren't.
+    """
+    rows, width, vocab = batch.target.shape
+    try:
+        first, second = answer
+        tokens, counts = as_array(first), as_array(second)
+    except (TypeError, ValueError):
+        raise SamplerFault(
+            Finding("wrong_answer", f"returned {type(answer).__name__}, not (tokens, counts)", "stops")
+        ) from None
+    if tokens.shape != (rows, width) or counts.shape != (rows,):
+        line = f"returned shapes {tokens.shape} and {counts.shape}, expected {(rows, width)} and {(rows,)}"
+        raise SamplerFault(Finding("wrong_shape", line, "stops"))
+    for name, part in (("tokens", tokens), ("counts", counts)):
+        if not (np.issubdtype(part.dtype, np.integer) or np.array_equal(part, np.floor(part))):
+            raise SamplerFault(Finding("wrong_dtype", f"{name} are not whole numbers ({part.dtype})", "stops"))
+    tokens, counts = tokens.astype(np.int64), counts.astype(np.int64)
+    absent = np.concatenate([batch.tokens < 0, np.ones((rows, 1), dtype=np.bool_)], axis=1)
+    drafts = absent.argmax(axis=1)
+    wrong = np.flatnonzero((counts < 1) | (counts > drafts + 1))
+    if len(wrong):
+        row = int(wrong[0])
+        line = f"row {row} emitted {counts[row]} tokens from {int(drafts[row])} drafts; 1 to drafts + 1 are possible"
+        raise SamplerFault(Finding("count_out_of_range", line))
+    inside = np.arange(width) < counts[:, None]
+    outside = np.argwhere(inside & ((tokens < 0) | (tokens >= vocab)))
+    if len(outside):
+        row, at = map(int, outside[0])
+        line = f"row {row} emitted token {tokens[row, at]} at position {at}; the vocabulary has {vocab}"
+        raise SamplerFault(Finding("out_of_vocabulary", line))
+    return np.where(inside, tokens, -1), counts
+
+
+def as_array(part: Any) -> NDArray[Any]:
+    """A numpy array from an array or a tensor, on any device."""
+    if hasattr(part, "detach"):
+        part = part.detach().cpu()
+    array = np.asarray(part)
+    if array.dtype == object:
+        raise ValueError("not an array of numbers")
+    return array

@@ -1,0 +1,129 @@
+"""The exact law of a sampler whose coins can be chosen: find every threshold by bisection and add up the cells.
+
+A sampler with injected coins is a step function of the uniforms [0, 1)^G and the final uniform. Its steps are found to
+2^-31, coordinate by coordinate; the volumes of the cells are the law. No sampling noise, so no false alarms.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from specsim.verification.batched import Floats, Ints
+from specsim.verification.case import String
+from specsim.verification.guarded import Batch, Guarded, SamplerFault
+from specsim.verification.suite import Group
+from specsim.verification.verdict import Finding
+
+TOLERANCE = 1e-6
+"""Total variation allowed between the intercepted law and the claimed one: float32 arithmetic stays well inside."""
+
+_LOW, _HIGH = 0.0, 1.0 - 2.0**-24
+_GRID = np.linspace(_LOW, _HIGH, 17)
+_BISECTIONS = 28
+
+Evaluate = Callable[[Ints, Floats], Ints]
+
+
+def intercepted_law(sampler: Guarded, group: Group, c: int, *, declared: bool = True) -> dict[String, float]:
+    """Law of the emitted strings on case ``c`` of a group, by interception. Raises SamplerFault."""
+    mass, rows = group.every(c, declared=declared)
+    gamma, count = group.gamma, len(mass)
+
+    def run(row: Ints, uniforms: Floats, final: Floats) -> Ints:
+        picked = Batch(rows.target[row], None if rows.draft is None else rows.draft[row], rows.tokens[row])
+        return group.codes(sampler.inject(picked, uniforms, final)[0])
+
+    cuts: list[list[set[float]]] = [[{0.0} for _ in range(gamma)] for _ in range(count)]
+    for i in range(gamma):
+        corners = np.array(list(itertools.product((1e-9, _HIGH - 1e-9), repeat=gamma - 1))).reshape(
+            2 ** (gamma - 1), gamma - 1
+        )
+        owner_row = np.repeat(np.arange(count), len(corners))
+        others = np.tile(corners, (count, 1))
+
+        def along(owner: Ints, u: Floats, i: int = i, others: Floats = others, owner_row: Ints = owner_row) -> Ints:
+            uniforms = np.insert(others[owner], i, u, axis=1)
+            low, high = (run(owner_row[owner], uniforms, np.full(len(u), w)) for w in (0.2, 0.8))
+            return low * group.code_space + high
+
+        for owner, start, _, _ in _segments(along, len(owner_row)):
+            cuts[owner_row[owner]][i].add(round(start, 9))
+    cells_row, cells_at, cells_volume = [], [], []
+    for row in range(count):
+        axes = [_intervals(sorted(found)) for found in cuts[row]]
+        for cell in itertools.product(*axes):
+            cells_row.append(row)
+            cells_at.append([(a + b) / 2 for a, b in cell])
+            cells_volume.append(float(np.prod([b - a for a, b in cell])))
+    at_row, at = np.array(cells_row), np.array(cells_at, dtype=np.float64).reshape(len(cells_row), gamma)
+    law: dict[String, float] = {}
+    for owner, start, end, code in _segments(lambda owner, w: run(at_row[owner], at[owner], w), len(at_row)):
+        string = group.string_of(code)
+        law[string] = law.get(string, 0.0) + mass[at_row[owner]] * cells_volume[owner] * (end - start)
+    return law
+
+
+def boundary_faults(
+    sampler: Guarded, group: Group, c: int, allowed: dict[String, float], *, declared: bool = True
+) -> Finding | None:
+    """What a sampler does with the smallest and largest coins: strings of probability 0 are a finding."""
+    _, rows = group.every(c, declared=declared)
+    count = len(rows.tokens)
+    for u, w in itertools.product((0.0, 2.0**-24, _HIGH), (0.0, 2.0**-24, _HIGH)):
+        tokens, counts = sampler.inject(rows, np.full((count, group.gamma), u), np.full(count, w))
+        for row in range(count):
+            string = tuple(int(x) for x in tokens[row, : counts[row]])
+            if not allowed.get(string, 0) > 0:
+                line = (
+                    f"case {group.cases[c].name}, drafts {rows.tokens[row].tolist()}, uniforms {u:g}, final {w:g}:"
+                    f" emitted {list(string)}, which has probability 0"
+                )
+                return Finding("impossible_at_boundary", line)
+    return None
+
+
+def _intervals(edges: list[float]) -> list[tuple[float, float]]:
+    kept = [edges[0]]
+    for edge in edges[1:]:
+        if edge - kept[-1] > 1e-8:
+            kept.append(edge)
+    return list(itertools.pairwise([*kept, 1.0]))
+
+
+def _segments(evaluate: Evaluate, owners: int) -> list[tuple[int, float, float, int]]:
+    """Pieces (owner, start, end, value) of step functions on [0, 1), values that come back between grid points
+    aside.
+    """
+    grid_owner = np.repeat(np.arange(owners), len(_GRID))
+    values = evaluate(grid_owner, np.tile(_GRID, owners)).reshape(owners, len(_GRID))
+    starts: list[list[tuple[float, int]]] = [[(0.0, int(values[o, 0]))] for o in range(owners)]
+    where = np.argwhere(values[:, 1:] != values[:, :-1])
+    owner, left = where[:, 0], _GRID[where[:, 1]].copy()
+    goal, left_value = _GRID[where[:, 1] + 1].copy(), values[where[:, 0], where[:, 1]]
+    goal_value = values[where[:, 0], where[:, 1] + 1]
+    for _ in range(64):
+        if not len(owner):
+            break
+        low, high, high_value = left.copy(), goal.copy(), goal_value.copy()
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            value = evaluate(owner, middle)
+            same = value == left_value
+            low, high = np.where(same, middle, low), np.where(same, high, middle)
+            high_value = np.where(same, high_value, value)
+        for o, edge, reached in zip(owner.tolist(), high.tolist(), high_value.tolist(), strict=True):
+            starts[o].append((edge, reached))
+        more = high_value != goal_value
+        owner, left, goal = owner[more], high[more], goal[more]
+        left_value, goal_value = high_value[more], goal_value[more]
+    else:
+        raise SamplerFault(Finding("not_a_step_function", "the sampler isn't a step function of its coins", "stops"))
+    pieces = []
+    for o, found in enumerate(starts):
+        found.sort()
+        for (start, held), end in zip(found, [*(edge for edge, _ in found[1:]), 1.0], strict=True):
+            pieces.append((o, start, end, held))
+    return pieces

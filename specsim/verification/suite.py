@@ -1,0 +1,172 @@
+"""The cases that samplers are judged on, and their rows: small, exact, and different at every prefix."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from specsim.verification.batched import Floats, Ints
+from specsim.verification.case import Case, String, random_case
+from specsim.verification.guarded import Batch
+
+
+def standard_cases() -> tuple[Case, ...]:
+    """Ten cases by what they catch: contexts (indexing), zeros (support), tails (coins), near-equal rows (residuals).
+
+    Vocabularies of 2 to 4 and 1 to 3 drafts: a total variation of 0.01 takes fewest rows on small alphabets.
+    """
+    rng = np.random.default_rng(20_240_131)
+    dense = random_case(rng, vocab=3, gamma=2)
+    return (
+        _renamed(dense, "dense"),
+        _renamed(random_case(rng, vocab=3, gamma=2, zeros=0.35), "sparse"),
+        _map_draft(random_case(rng, vocab=3, gamma=2), "near equal", lambda p, _: _nudged(p)),
+        _map_draft(random_case(rng, vocab=3, gamma=2), "reversed", lambda p, _: p[::-1]),
+        _map_draft(random_case(rng, vocab=3, gamma=2), "certain drafts", lambda _, q: _one_hot(q)),
+        _map_draft(random_case(rng, vocab=3, gamma=2), "target's mode undrafted", lambda p, q: _undrafted(p, q)),
+        _disjoint(random_case(rng, vocab=4, gamma=1)),
+        _tails(),
+        _renamed(random_case(rng, vocab=2, gamma=3), "binary, three drafts"),
+        _renamed(random_case(rng, vocab=3, gamma=3, zeros=0.2), "three drafts"),
+    )
+
+
+def small_cases() -> tuple[Case, ...]:
+    """The cases on which every cell is found by interception: up to two drafts."""
+    return tuple(case for case in standard_cases() if case.gamma <= 2)
+
+
+def _renamed(case: Case, name: str) -> Case:
+    return Case(case.target, case.draft, case.gamma, case.eos, name)
+
+
+Row = Sequence[Fraction]
+
+
+def _map_draft(case: Case, name: str, new: Callable[[Row, Row], Row]) -> Case:
+    draft = {prefix: new(case.target[prefix], row) for prefix, row in case.draft.items()}
+    return Case(case.target, draft, case.gamma, case.eos, name)
+
+
+def _nudged(p: Row) -> tuple[Fraction, ...]:
+    shift = min(p[0], p[1]) / 10
+    return (p[0] + shift, p[1] - shift, *p[2:])
+
+
+def _one_hot(q: Row) -> tuple[Fraction, ...]:
+    top = max(range(len(q)), key=lambda x: q[x])
+    return tuple(Fraction(x == top) for x in range(len(q)))
+
+
+def _undrafted(p: Row, q: Row) -> tuple[Fraction, ...]:
+    top = max(range(len(p)), key=lambda x: p[x])
+    rest = [Fraction(0) if x == top else mass for x, mass in enumerate(q)]
+    return tuple(mass / sum(rest) for mass in rest)
+
+
+def _disjoint(case: Case) -> Case:
+    def half(row: Row, odd: int) -> tuple[Fraction, ...]:
+        kept = [mass if x % 2 == odd else Fraction(0) for x, mass in enumerate(row)]
+        return tuple(mass / sum(kept) for mass in kept)
+
+    target = {s: half(row, 0) if len(s) == 0 else row for s, row in case.target.items()}
+    return Case(target, {s: half(row, 1) for s, row in case.draft.items()}, case.gamma, None, "disjoint supports")
+
+
+def _tails() -> Case:
+    """Drafts that the target hardly allows: acceptance 0.008, where a coarse or non-strict coin shows."""
+    f = Fraction
+    after = {(x,): (f(x + 1, 10), f(1, 10), f(8 - x, 10)) for x in range(3)}
+    target = {(): (f(4, 1000), f(6, 1000), f(990, 1000)), **after}
+    return Case(target, {(): (f(49, 100), f(49, 100), f(2, 100))}, 1, None, "tails")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases of one shape, laid out as arrays so that a batch of mixed rows is two gathers."""
+
+    cases: tuple[Case, ...]
+
+    @property
+    def vocab(self) -> int:
+        """Tokens in the vocabulary."""
+        return self.cases[0].vocab
+
+    @property
+    def gamma(self) -> int:
+        """Drafts a row."""
+        return self.cases[0].gamma
+
+    @cached_property
+    def strings(self) -> Ints:
+        """Every chain of drafts, [V^G, G]."""
+        every = list(itertools.product(range(self.vocab), repeat=self.gamma))
+        return np.array(every, dtype=np.int64).reshape(len(every), self.gamma)
+
+    @cached_property
+    def _tables(self) -> tuple[Floats, Floats, Floats]:
+        strings = [tuple(map(int, s)) for s in self.strings]
+        shape = (len(self.cases), len(strings))
+        target = np.zeros((*shape, self.gamma + 1, self.vocab))
+        draft = np.zeros((*shape, self.gamma, self.vocab))
+        mass = np.ones(shape)
+        for c, case in enumerate(self.cases):
+            for s, string in enumerate(strings):
+                for i in range(self.gamma + 1):
+                    target[c, s, i] = [float(x) for x in case.target[string[:i]]]
+                for i in range(self.gamma):
+                    draft[c, s, i] = [float(x) for x in case.draft[string[:i]]]
+                    mass[c, s] *= draft[c, s, i, string[i]]
+        return target, draft, np.cumsum(mass / mass.sum(axis=1, keepdims=True), axis=1)
+
+    def draw(self, rows: Ints, rng: np.random.Generator, *, declared: bool = True) -> tuple[Ints, Batch]:
+        """A shuffled batch with ``rows[c]`` rows of case c, each with its own drafts: (case of each row, batch).
+
+        ``declared`` False leaves the drafts' law out.
+        """
+        target, draft, reached = self._tables
+        case = np.repeat(np.arange(len(self.cases)), rows)
+        rng.shuffle(case)
+        u = rng.random(len(case))
+        string = np.zeros(len(case), dtype=np.int64)
+        for c in range(len(self.cases)):
+            here = case == c
+            found = np.searchsorted(reached[c], u[here], side="right")
+            string[here] = np.minimum(found, reached.shape[1] - 1)
+        return case, Batch(target[case, string], draft[case, string] if declared else None, self.strings[string])
+
+    def every(self, c: int, *, declared: bool = True) -> tuple[Floats, Batch]:
+        """One row for every chain of drafts that case c can draw: (their probabilities, batch)."""
+        target, draft, reached = self._tables
+        mass = np.diff(reached[c], prepend=0.0)
+        can = np.flatnonzero(mass > 0)
+        return mass[can], Batch(target[c, can], draft[c, can] if declared else None, self.strings[can])
+
+    def codes(self, tokens: Ints) -> Ints:
+        """One number a row for the emitted string (-1 padded tokens, [B, G+1])."""
+        return np.asarray((tokens + 1) @ (self.vocab + 1) ** np.arange(self.gamma + 1), dtype=np.int64)
+
+    @property
+    def code_space(self) -> int:
+        """Numbers that ``codes`` may take."""
+        return int((self.vocab + 1) ** (self.gamma + 1))
+
+    def string_of(self, code: int) -> String:
+        """The string behind a code."""
+        digits = []
+        while code:
+            code, digit = divmod(code, self.vocab + 1)
+            digits.append(digit - 1)
+        return tuple(digits)
+
+
+def groups(cases: Sequence[Case]) -> Iterator[Group]:
+    """Cases of equal shape together."""
+    shapes: dict[tuple[int, int], None] = {(case.vocab, case.gamma): None for case in cases}
+    for vocab, gamma in shapes:
+        yield Group(tuple(case for case in cases if (case.vocab, case.gamma) == (vocab, gamma)))

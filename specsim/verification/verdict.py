@@ -1,0 +1,114 @@
+"""What the oracle says of a sampler."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Status = Literal["consistent", "rejected", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing seen: a short name for programs and a line for people.
+
+    ``weight`` is "rejects" (the claim is false), "stops" (nothing could be judged) or "note".
+    """
+
+    name: str
+    line: str
+    weight: Literal["rejects", "stops", "note"] = "rejects"
+
+
+@dataclass(frozen=True)
+class Witness:
+    """Where the emitted law deviates most: in which case, after which prefix, which token.
+
+    ``event`` says what was counted: rounds that "emit exactly" prefix and token, or the token that "follows" the
+    prefix. ``observed`` and ``expected`` are its probabilities, ``deviation`` the standard errors between them:
+    infinite for an impossible event, and by interception, which has no error.
+    """
+
+    case: str
+    prefix: tuple[int, ...]
+    token: int
+    observed: float
+    expected: float
+    deviation: float
+    event: Literal["emits exactly", "follows"] = "emits exactly"
+
+    @property
+    def described(self) -> str:
+        """The event in words."""
+        if self.event == "follows":
+            return f"token {self.token} after {list(self.prefix)}"
+        return f"a round emits exactly {[*self.prefix, self.token]}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a sampler is consistent with a claim, how sure that is, and what speaks against it.
+
+    ``min_detectable_tv`` is the smallest total variation, in any case of the suite, that would have been rejected with
+    probability ``power``: a pass says nothing about less. ``controls`` names deliberately broken samplers that the same
+    budget rejected. ``explanation`` is the likeliest known mistake behind a rejection.
+    """
+
+    status: Status
+    claim: str
+    findings: tuple[Finding, ...] = ()
+    witness: Witness | None = None
+    explanation: str | None = None
+    min_detectable_tv: float | None = None
+    p_value: float | None = None
+    alpha: float = 1e-9
+    power: float = 0.99
+    rows: int = 0
+    levels: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the sampler is consistent with the claim."""
+        return self.status == "consistent"
+
+    @property
+    def exit_code(self) -> int:
+        """0 consistent, 1 rejected, 2 inconclusive."""
+        return {"consistent": 0, "rejected": 1, "inconclusive": 2}[self.status]
+
+    def to_json(self) -> str:
+        """The verdict as a JSON object; infinities and NaN as strings."""
+        return json.dumps({**_plain(asdict(self)), "passed": self.passed}, indent=2)
+
+    def __str__(self) -> str:
+        lines = [f"{self.status}: {self.claim}"]
+        if self.witness is not None:
+            w = self.witness
+            lines.append(
+                f"  witness: case {w.case}, {w.described}: observed {w.observed:.6g},"
+                f" expected {w.expected:.6g} ({w.deviation:+.1f} standard errors)"
+            )
+        lines += [f"  {finding.name}: {finding.line}" for finding in self.findings]
+        if self.explanation:
+            lines.append(f"  likeliest cause: {self.explanation}")
+        if self.min_detectable_tv is not None:
+            lines.append(
+                f"  smallest detectable TV: {self.min_detectable_tv:.2g} (power {self.power:g}, false alarm"
+                f" {self.alpha:g}, {self.rows:,} rows, levels: {', '.join(self.levels)})"
+            )
+        if self.controls:
+            lines.append(f"  broken samplers rejected at the same budget: {', '.join(self.controls)}")
+        return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value.item() if hasattr(value, "item") else value
