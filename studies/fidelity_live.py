@@ -69,31 +69,40 @@ def compare(folder: Path = RESULTS) -> Comparison:
     except FileNotFoundError as error:
         problem = f"no raw results here ({error.filename} is missing); measure with --measure"
         raise InputError(problem, file=str(folder)) from error
-    cells = _measured(live)
-    costs = {
-        name: Costs.of(passes[passes["pair"] == name], host[host["pair"] == name]) for name in cells["pair"].unique()
-    }
-    rounds = machine["grid"]["rounds"]
-    predicted = []
-    for cell in cells.itertuples():
-        per_round = _tokens_per_round(cell.pair, cell.k, acceptance)
-        case = {"batch": cell.batch, "context": cell.context, "k": cell.k}
-        rate, phases = predict(costs[cell.pair], **case, tokens_per_round=per_round, rounds=rounds)
-        predicted.append({"predicted_per_s": rate, "predicted_per_round": per_round} | _suffixed(phases))
-    cells = pd.concat([cells, pd.DataFrame(predicted, index=cells.index)], axis=1)
-    base = cells[cells["k"] == 0].set_index(CASE)["predicted_per_s"].rename("base")
-    cells = cells.join(base, on=CASE)
-    cells["predicted_speedup"] = cells["predicted_per_s"] / cells.pop("base")
+    visits = _measured(live)
+    visits = visits.join(_predicted(visits, passes, host, acceptance, machine["grid"]["rounds"]))
+    cells = _typical(visits)
     spread = float(cells.loc[cells["k"] > 0, "spread"].median())
     return Comparison(cells, _choices(cells), spread, machine)
 
 
-def _suffixed(phases: dict[str, float]) -> dict[str, float]:
-    return {f"predicted_{name}_s": seconds for name, seconds in phases.items()}
+def _predicted(
+    visits: pd.DataFrame, passes: pd.DataFrame, host: pd.DataFrame, acceptance: pd.DataFrame, rounds: int
+) -> pd.DataFrame:
+    """Every visit's cells from the microbenchmarks of the same visit, which were interleaved with its live rounds."""
+    where = [*CASE, "repeat"]
+    micro = dict(iter(passes.groupby(where))), dict(iter(host.groupby(where)))
+    rows = []
+    for case, part in visits.groupby(where):
+        costs = Costs.of(micro[0][case], micro[1][case])
+        pair, context, batch, repeat = case
+        for k in part.index.get_level_values("k"):
+            each = _tokens_per_round(pair, k, acceptance)
+            how = {"batch": batch, "context": context, "k": k, "rounds": rounds}
+            rate, phases = predict(costs, **how, tokens_per_round=each)
+            seconds = {f"predicted_{name}_s": value for name, value in phases.items()}
+            rows.append(
+                dict(zip(CASE, case[:3], strict=True)) | {"k": k, "repeat": repeat, "predicted_per_s": rate} | seconds
+            )
+    table = pd.DataFrame(rows).set_index([*CASE, "k", "repeat"])
+    plain = table.xs(0, level="k")["predicted_per_s"].rename("plain_predicted")
+    table = table.join(plain, on=where)
+    table["predicted_speedup"] = table["predicted_per_s"] / table.pop("plain_predicted")
+    return table
 
 
 def _measured(live: pd.DataFrame) -> pd.DataFrame:
-    """Throughput of each visit, then medians over visits; ``spread`` is the standard deviation of the speedup."""
+    """Throughput, speedup and seconds of a round by phase, of each visit."""
     live = live.astype({c: float for c in live.columns if c.endswith("_s")})
     live["draft_s"] = live["draft_s"].fillna(0.0)
     live["host_s"] += live.pop("sampling_s")
@@ -108,8 +117,13 @@ def _measured(live: pd.DataFrame) -> pd.DataFrame:
     plain = visits.xs(0, level="k")["per_s"].rename("plain")
     visits = visits.join(plain, on=[*CASE, "repeat"])
     visits["speedup"] = visits["per_s"] / visits["plain"]
+    return visits
+
+
+def _typical(visits: pd.DataFrame) -> pd.DataFrame:
+    """Medians over visits; ``spread`` is the standard deviation of the measured speedup over its mean."""
     groups = visits.groupby([*CASE, "k"])
-    cells = groups[["per_s", "speedup", "per_round", "draft_s", "verify_s", "host_s", "stolen"]].median()
+    cells = groups.median()
     cells["spread"] = groups["speedup"].std() / groups["speedup"].mean()
     return cells.reset_index()
 

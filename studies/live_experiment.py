@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 SEED = 20
-CACHE_OF_A_PASS = 16 << 20
-"""Bytes that an idle model reads in a pass's place: more than a core's caches, less than a moment."""
+SMALL_PASS = 1 << 20
+"""Bytes that a pass of the counted drafter reads, about: a few rows of its tables."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,12 @@ class Grid:
     ks: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8)
     host_ks: tuple[int, ...] = (0, 1, 2, 4, 8)
     repeats: int = 6
-    rounds: int = 24
+    rounds: int = 8
     sequences_rounds: int = 192
-    pass_samples: int = 6
-    host_rounds: int = 12
-    spans: tuple[int, int] = (-16, 144)
+    sweeps: int = 8
+    host_runs: int = 3
+    host_rounds: int = 4
+    spans: tuple[int, int] = (0, 96)
     """Where passes are measured, relative to the context: below and above the lengths that live rounds reach."""
 
     def runs(self, batch: int) -> int:
@@ -40,7 +42,9 @@ class Grid:
         return max(1, self.sequences_rounds // (batch * self.rounds))
 
 
-TINY = Grid((48,), (1, 2), (0, 1, 2), (0, 2), repeats=2, rounds=4, sequences_rounds=8, pass_samples=2, host_rounds=2)
+TINY = Grid(
+    (48,), (1, 2), (0, 1, 2), (0, 2), repeats=2, rounds=3, sequences_rounds=6, sweeps=1, host_runs=1, host_rounds=2
+)
 
 
 def measure(grid: Grid, folder: Path, say: Callable[[str], None]) -> None:
@@ -92,19 +96,14 @@ class _Visit:
         return self.context + max(max(self.grid.spans), (self.grid.rounds + 2) * (max(self.grid.ks) + 1))
 
     def jobs(self) -> list[Callable[[], tuple[str, list[dict[str, Any]]]]]:
-        """Every measurement of the visit, each a call that returns its table and rows."""
-        grid, target, draft = self.grid, self.target, self.draft
+        """Every measurement of the visit in short pieces, each a call that returns its table and rows."""
+        grid = self.grid
         runs = grid.runs(self.batch)
         out: list[Callable[[], tuple[str, list[dict[str, Any]]]]] = []
         for k in grid.ks:  # plain decoding is every speedup's base: twice as many
-            out += [lambda k=k: self._live(k)] * (2 * runs if k == 0 else runs)
-        for span in grid.spans:
-            for k in grid.ks:
-                after, name = (draft, "verify") if k else (target, "decode")
-                out.append(lambda a=after, n=name, k=k, s=span: self._pass(n, target, k + 1, s, "all", a))
-            out.append(lambda s=span: self._pass("draft_first", draft, 2, s, "last", target))
-            out.append(lambda s=span: self._pass("draft", draft, 1, s, "last", draft))
-        return out + [lambda k=k: self._host(k) for k in grid.host_ks]
+            out += [partial(self._live, k)] * (2 * runs if k == 0 else runs)
+        out += [self._passes] * grid.sweeps
+        return out + [partial(self._host, k) for k in grid.host_ks for _ in range(grid.host_runs)]
 
     def _live(self, k: int) -> tuple[str, list[dict[str, Any]]]:
         from calibration.live.engine import decode
@@ -127,24 +126,35 @@ class _Visit:
         rows = pd.DataFrame(columns).iloc[1:]  # the first round warms up
         return "live", [{"k": k, **row} for row in rows.to_dict("records")]
 
-    def _pass(
-        self, name: str, model: Any, queries: int, span: int, rows: Any, after: Any
-    ) -> tuple[str, list[dict[str, Any]]]:
-        from calibration.live.micro import time_pass
+    def _passes(self) -> tuple[str, list[dict[str, Any]]]:
+        from calibration.live.micro import PassPoint, time_passes
         from calibration.live.pairs import text_prompts
 
-        length = self.context + span
-        prompts = text_prompts(self.batch, length, self.rng)
-        how = {"queries": queries, "capacity": self.capacity, "rows": rows, "after": after}
-        taken = time_pass(model, prompts, repeats=self.grid.pass_samples, **how)
-        return "passes", [{"name": name, "queries": queries, "span": length, "seconds": s} for s in taken]
+        target, draft, points = self.target, self.draft, []
+        for span in (self.context + more for more in self.grid.spans):
+            points += [PassPoint("verify", target, draft, k + 1, span) for k in self.grid.ks if k]
+            points.append(PassPoint("decode", target, target, 1, span))
+            points.append(PassPoint("draft_first", draft, target, 2, span, "last"))
+            points.append(PassPoint("draft", draft, draft, 1, span, "last"))
+        prompts = text_prompts(self.batch, self.context + max(self.grid.spans), self.rng)
+        taken = time_passes(points, prompts, capacity=self.capacity, rng=self.rng)
+        return "passes", [
+            {"name": point.name, "queries": point.queries, "span": point.span, "seconds": seconds}
+            for point, seconds in zip(points, taken, strict=True)
+        ]
 
     def _host(self, k: int) -> tuple[str, list[dict[str, Any]]]:
         from calibration.live.micro import Idle, time_host
 
-        models = Idle(self.target.vocab, CACHE_OF_A_PASS), Idle(self.target.vocab, CACHE_OF_A_PASS // 16)
-        taken = time_host(*models, batch=self.batch, k=k, rounds=self.grid.host_rounds, rng=self.rng)
+        idle = [Idle(model.vocab, _bytes(model)) for model in (self.target, self.draft)]
+        taken = time_host(*idle, batch=self.batch, k=k, rounds=self.grid.host_rounds, rng=self.rng)
         return "host", [{"k": k, "seconds": s} for s in taken]
+
+
+def _bytes(model: Any) -> int:
+    """Memory that a pass of the model reads, in whose place an idle one reads as much."""
+    decoder = getattr(model, "decoder", None) or getattr(model, "body", None)
+    return SMALL_PASS if decoder is None else decoder.weight_bytes
 
 
 def _acceptance(grid: Grid, rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -156,10 +166,13 @@ def _acceptance(grid: Grid, rng: np.random.Generator) -> list[dict[str, Any]]:
 
     target, draft = Counted(Ngram.count(plays(), order=6)), Counted(Ngram.count(plays(), order=3))
     (name,) = (pair.name for pair in PAIRS if pair.imposed is None)
+    sequences = 64 if grid.repeats > TINY.repeats else 8
     rows = []
     for k in grid.ks[1:]:
-        prompts = text_prompts(64 if grid.repeats > TINY.repeats else 8, 32, rng)
-        runs = [decode(target, draft, prompts, k=k, rounds=grid.rounds + 1, rng=rng) for _ in range(grid.repeats)]
+        runs = [
+            decode(target, draft, text_prompts(sequences, 32, rng), k=k, rounds=grid.rounds + 1, rng=rng)
+            for _ in range(3 * grid.repeats)
+        ]
         accepted = np.concatenate([run.emitted[1:] for run in runs]) - 1
         rows += [
             {"pair": name, "k": k, "position": i + 1, "survival": float((accepted > i).mean()), "rounds": accepted.size}

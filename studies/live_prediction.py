@@ -23,17 +23,15 @@ class Costs:
 
     @classmethod
     def of(cls, passes: pd.DataFrame, host: pd.DataFrame) -> Costs:
-        """Mean of a visit's samples, then the median over visits, so that one disturbed visit counts little."""
+        """Mean of the samples at each point."""
         curves: dict[tuple[str, int, int], tuple[Floats, Floats]] = {}
-        visits = passes.groupby(["name", "batch", "queries", "span", "repeat"])["seconds"].mean()
-        typical = visits.groupby(["name", "batch", "queries", "span"]).median().reset_index()
-        for (name, batch, queries), part in typical.groupby(["name", "batch", "queries"]):
+        points = passes.groupby(["name", "batch", "queries", "span"])["seconds"].mean().reset_index()
+        for (name, batch, queries), part in points.groupby(["name", "batch", "queries"]):
             curves[name, batch, queries] = part["span"].to_numpy(float), part["seconds"].to_numpy(float)
-        visits = host.groupby(["batch", "k", "context", "repeat"])["seconds"].mean()
-        typical = visits.groupby(["batch", "k"]).median().reset_index()
+        points = host.groupby(["batch", "k"])["seconds"].mean().reset_index()
         hosts = {
             batch: (part["k"].to_numpy(float), part["seconds"].to_numpy(float))
-            for batch, part in typical.groupby("batch")
+            for batch, part in points.groupby("batch")
         }
         return cls(curves, hosts)
 

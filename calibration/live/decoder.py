@@ -106,6 +106,12 @@ class Decoder:
         """Where the weights are."""
         return self.embedding.device
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that a pass reads of the weights: everything but the rows of the embedding that it skips."""
+        matrices = [w for layer in self.layers for w in (layer.qkv, layer.output, layer.gate_up, layer.down)]
+        return sum(matrix.nbytes for matrix in (*matrices, self.head))
+
     def allocate(self, batch: int, capacity: int) -> None:
         """Make room in the cache for ``batch`` sequences of ``capacity`` tokens; what it held is lost."""
         capacity = -(-capacity // SPAN_MULTIPLE) * SPAN_MULTIPLE

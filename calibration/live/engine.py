@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from calibration.live.models import Model
-from calibration.live.ngram import LONGEST
 from calibration.live.rule import reject, sample
 from calibration.live.stopwatch import Stopwatch
 
@@ -69,8 +68,8 @@ def decode(
     P(first i + 1 drafted tokens accepted), i < k: all the work is done, the rule's count is then replaced by one from
     the curve, at exact proportions over the run. Prompts have two tokens or more.
 
-    ``prefill`` "assume" feeds only a prompt's last tokens and leaves the rest of the cache as it was: rounds take as
-    long, and many runs need one prefill. ``capacity`` keeps one cache between runs of different length.
+    ``prefill`` "assume" passes no prompt and leaves the cache as it was: rounds take as long, and many runs need none.
+    ``capacity`` keeps one cache between runs of different length.
     """
     prompts = np.asarray(prompts, dtype=np.int64)
     batch, context = prompts.shape
@@ -82,12 +81,14 @@ def decode(
     capacity = max(capacity or 0, context + (rounds + 1) * (k + 1))
     text = torch.zeros(batch, capacity, dtype=torch.long, device=device)
     text[:, :context] = torch.from_numpy(prompts).to(device)
-    first = 0 if prefill == "run" else max(0, context - 1 - LONGEST)
     filling = Stopwatch(device)
     filling.begin()
     for model in (target, draft) if k and draft is not None else (target,):
         model.allocate(batch, capacity)
-        _prefill(model, text, first, context - 1)
+        if prefill == "run":
+            _prefill(model, text, context - 1)
+        else:
+            model.assume(text[:, : context - 1])
     if device.type == "cuda":
         torch.cuda.synchronize()
     filling.end()
@@ -146,10 +147,10 @@ def forced_counts(survival: Sequence[float], size: tuple[int, int], rng: np.rand
     return counts.reshape(size).astype(np.int64)
 
 
-def _prefill(model: Model, text: Tensor, begin: int, end: int) -> None:
+def _prefill(model: Model, text: Tensor, tokens: int) -> None:
     start = torch.zeros(text.shape[0], dtype=torch.long, device=text.device)
-    for first in range(begin, end, PREFILL_CHUNK):
-        last = min(first + PREFILL_CHUNK, end)
+    for first in range(0, tokens, PREFILL_CHUNK):
+        last = min(first + PREFILL_CHUNK, tokens)
         model.laws(text[:, first:last], start + first, span=last, rows="last")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,35 +16,43 @@ from calibration.live.engine import decode
 from calibration.live.models import Model
 
 
-def time_pass(
-    model: Model,
-    prompts: NDArray[np.int64],
-    *,
-    queries: int,
-    capacity: int,
-    rows: Literal["all", "last"],
-    after: Model,
-    repeats: int,
-) -> NDArray[np.float64]:
-    """Processor seconds [repeats] of a pass of ``queries`` tokens after the others of ``prompts`` [batch, length].
+@dataclass(frozen=True)
+class PassPoint:
+    """A pass to time: ``queries`` tokens that end ``span`` tokens into every sequence, after a pass of ``after``.
 
-    Before each pass ``after`` takes one token a sequence, and leaves the caches of the processor as it would in a
-    round (``model`` itself for passes that follow each other). CPU only.
+    The company, one token a sequence, leaves the processor's caches as it would in a round; a model in its own company
+    is what passes that follow each other are.
     """
-    batch, length = prompts.shape
+
+    name: str
+    model: Model
+    after: Model
+    queries: int
+    span: int
+    rows: Literal["all", "last"] = "all"
+
+
+def time_passes(
+    points: Sequence[PassPoint], prompts: NDArray[np.int64], *, capacity: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Processor seconds [points] of one pass each, in an order of their own, over ``prompts`` [batch, length].
+
+    Prompts are as long as the largest span. CPU only.
+    """
+    batch = len(prompts)
     tokens = torch.from_numpy(prompts)
-    for each in {id(model): model, id(after): after}.values():
-        each.allocate(batch, capacity)
-        first = max(0, length - queries - 8)
-        each.laws(tokens[:, first:], torch.full((batch,), first), span=length, rows="last")
-    start, before = torch.full((batch,), length - queries), torch.full((batch,), length - 1)
-    taken = np.zeros(repeats)
-    for index in range(repeats + 1):
-        after.laws(tokens[:, -1:], before, span=length, rows="last")
+    for model in {id(model): model for point in points for model in (point.model, point.after)}.values():
+        model.allocate(batch, capacity)
+        model.assume(tokens)
+    taken = np.zeros(len(points))
+    for index in rng.permutation(len(points)):
+        point = points[index]
+        start, before = (torch.full((batch,), point.span - back) for back in (point.queries, 1))
+        window = tokens[:, point.span - point.queries : point.span]
+        point.after.laws(tokens[:, point.span - 1 : point.span], before, span=point.span, rows="last")
         clock = time.thread_time_ns()
-        model.laws(tokens[:, length - queries :], start, span=length, rows=rows)
-        if index:  # the first warms up
-            taken[index - 1] = (time.thread_time_ns() - clock) * 1e-9
+        point.model.laws(window, start, span=point.span, rows=point.rows)
+        taken[index] = (time.thread_time_ns() - clock) * 1e-9
     return taken
 
 
@@ -64,6 +73,9 @@ class Idle:
 
     def allocate(self, batch: int, capacity: int) -> None:
         """Nothing to hold."""
+
+    def assume(self, tokens: Tensor) -> None:
+        """Nothing to know."""
 
     def laws(self, tokens: Tensor, start: Tensor, *, span: int, rows: Literal["all", "last"] = "all") -> Tensor:  # noqa: ARG002
         """The uniform law everywhere."""

@@ -26,6 +26,9 @@ class Model(Protocol):
     def allocate(self, batch: int, capacity: int) -> None:
         """Make room for ``batch`` sequences of ``capacity`` tokens."""
 
+    def assume(self, tokens: Tensor) -> None:
+        """Take ``tokens`` [batch, n] as passed already, without the work: what is in the cache stays as it is."""
+
     def laws(self, tokens: Tensor, start: Tensor, *, span: int, rows: Literal["all", "last"] = "all") -> Tensor:
         """Laws [batch, rows, vocab] after ``tokens`` [batch, q] at ``start`` [batch]; ``span`` bounds all positions."""
 
@@ -49,6 +52,9 @@ class Transformer:
     def allocate(self, batch: int, capacity: int) -> None:
         """Make room in the cache."""
         self.decoder.allocate(batch, capacity)
+
+    def assume(self, tokens: Tensor) -> None:
+        """A pass takes as long whatever the cache holds."""
 
     @torch.inference_mode()
     def laws(self, tokens: Tensor, start: Tensor, *, span: int, rows: Literal["all", "last"] = "all") -> Tensor:
@@ -82,6 +88,10 @@ class Counted:
         self.history = torch.zeros(batch, LONGEST + capacity, dtype=torch.long)
         if self.body is not None:
             self.body.allocate(batch, capacity)
+
+    def assume(self, tokens: Tensor) -> None:
+        """Contexts are looked up, so they must be known."""
+        self.history[:, LONGEST : LONGEST + tokens.shape[1]] = tokens.cpu()
 
     @torch.inference_mode()
     def laws(self, tokens: Tensor, start: Tensor, *, span: int, rows: Literal["all", "last"] = "all") -> Tensor:
@@ -130,6 +140,9 @@ class Captured:
             self.graphs.clear()
         self.model.allocate(batch, capacity)
         self.held = (batch, capacity)
+
+    def assume(self, tokens: Tensor) -> None:
+        """A pass takes as long whatever the cache holds."""
 
     @torch.inference_mode()
     def laws(self, tokens: Tensor, start: Tensor, *, span: int, rows: Literal["all", "last"] = "all") -> Tensor:
