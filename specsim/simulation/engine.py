@@ -103,11 +103,6 @@ def _check(programs: dict[int, RoundProgram], process: AcceptanceProcess | None,
     longest = max(programs)
     if longest > 0 and process is None:
         raise InputError(f"{longest} drafted tokens need an acceptance process", field="acceptance")
-    if process is not None and process.max_k is not None and longest > process.max_k:
-        raise InputError(
-            f"the acceptance evidence covers {process.max_k} drafted tokens, {longest} are asked for",
-            field="acceptance",
-        )
 
 
 def _drawn_before(source: RoundSource) -> Accepts:

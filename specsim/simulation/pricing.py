@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specsim.errors import InputError
-from specsim.simulation.mixed import TOLERANCE, Chunk, MixedTables
+from specsim.simulation.mixed import Chunk, MixedTables
 from specsim.simulation.program import Batch, PrefillChunk, RoundProgram
 
 Floats = NDArray[np.float64]
@@ -52,7 +52,7 @@ class Pricer:
     def mixed(self, sequences: int, kv_tokens: float, chunks: tuple[Chunk, ...]) -> float:
         """Seconds of one iteration that carries prefill chunks."""
         if self._tabulated is None:
-            self._tabulated = self._chunked.worst_probe() <= TOLERANCE
+            self._tabulated = self._chunked.agree()
         if self._tabulated:
             return self._chunked.seconds(sequences, kv_tokens, chunks)
         key = (sequences, int(kv_tokens), chunks)

@@ -44,6 +44,7 @@ class Pass:
     """One forward pass of one model on one device, after the passes named in ``after``.
 
     ``shape`` says what the pass executes for a batch; ``cost`` prices it; ``repeats`` counts equal passes in a row.
+    bytes_in, prompt_bytes_in: what it receives from passes of another device, a sequence and round, and a prompt token.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Pass:
     repeats: int = 1
     device: str = "gpu"
     after: tuple[str, ...] = ()
+    bytes_in: float = 0.0
+    prompt_bytes_in: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,356 @@
+"""The expanded executor: any round program on servers and links, one event a batch and a message."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import simpy
+from simpy.events import Timeout
+
+from specsim.errors import InputError
+from specsim.simulation.graph import Graph
+from specsim.simulation.ledger import Ledger
+from specsim.simulation.links import Link, LinkUse
+from specsim.simulation.mixed import Chunk
+from specsim.simulation.program import RoundProgram
+from specsim.simulation.progress import PATIENCE, run_to_end
+from specsim.simulation.result import Result
+from specsim.simulation.round_rules import RoundRule
+from specsim.simulation.servers import Job, Server, ServerUse
+from specsim.simulation.topology import Topology
+from specsim.simulation.workload import Requests
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run: one row a request, and what servers and links did. ``result`` counts batches as iterations."""
+
+    result: Result
+    servers: tuple[ServerUse, ...]
+    links: tuple[LinkUse, ...]
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Output tokens over the time from the first arrival to the last finish."""
+        return float(self.result.output_tokens.sum()) / self.result.duration_s
+
+    @property
+    def tokens_per_round(self) -> float:
+        """Tokens that rounds emitted (cut at the requested length) over rounds; prompts' own tokens not counted."""
+        return float((self.result.output_tokens - self._by_prefill).sum() / self.result.rounds.sum())
+
+    @property
+    def wasted_tokens(self) -> int:
+        """Drafted tokens that did not survive, those drafted ahead in vain included."""
+        return int((self.result.drafted - self.result.accepted).sum())
+
+    _by_prefill: int = 1
+
+
+def run_expanded(
+    programs: RoundProgram | Mapping[int, RoundProgram],
+    rule: RoundRule,
+    requests: Requests,
+    topology: Topology,
+    rng: np.random.Generator,
+    *,
+    seats: int | None = None,
+    prompt_cached: bool = False,
+    chunk_tokens: int = 8192,
+    think_s: Callable[[int], float] | None = None,
+    priority: Callable[[int, str, float], float] | None = None,
+    patience: int = PATIENCE,
+) -> Outcome:
+    """Run requests as streams of rounds over servers and links, and return when each was answered and finished.
+
+    programs: by draft length; ``rule`` chooses the length of each round and says what survives. A round runs its legs
+    as their predecessors end, then commits; a stream has one round at a time. A server prices the batch that it formed:
+    decoding jobs of different lengths as the longest of them, prompts beside them as chunks of at most
+    ``chunk_tokens``. seats: streams at a time (None: a closed loop's concurrency, else all); a request waits for a
+    seat in order of arrival. prompt_cached: no prefill; all tokens come from rounds. think_s: a closed loop's pause
+    before request i. priority: of a job on priority servers, from (stream, stage, now).
+
+    Raises InputError for programs and places that don't fit (at once), for a length that has no program or a rule that
+    accepts more than was drafted (when it happens), and for a run that stops progressing, saying who waits for whom.
+    """
+    by_length = {programs.k: programs} if isinstance(programs, RoundProgram) else dict(programs)
+    run = _Run(by_length, rule, requests, topology, rng, seats, chunk_tokens, think_s, priority)
+    run.prompt_cached = prompt_cached
+    return run.to_end(patience)
+
+
+class _Stream:
+    """One request on its seat, within a round."""
+
+    __slots__ = ("at", "chunk", "graph", "i", "k", "kv", "left", "missing", "prompt_left", "seat")
+
+    def __init__(self, i: int, seat: int, at: dict[str, tuple[Server, int]], prompt: int) -> None:
+        self.i, self.seat, self.at, self.prompt_left = i, seat, at, prompt
+        self.k = self.kv = self.left = 0
+        self.chunk: Chunk | None = None
+        self.missing: list[int] = []
+        self.graph: Graph
+
+
+class _Run:
+    def __init__(
+        self,
+        programs: dict[int, RoundProgram],
+        rule: RoundRule,
+        requests: Requests,
+        topology: Topology,
+        rng: np.random.Generator,
+        seats: int | None,
+        chunk_tokens: int,
+        think_s: Callable[[int], float] | None,
+        priority: Callable[[int, str, float], float] | None,
+    ) -> None:
+        if not programs:
+            raise InputError("no round program", field="programs")
+        for k, program in programs.items():
+            if k != program.k:
+                raise InputError(f"{program.name} drafts {program.k} tokens, listed under {k}", field="programs")
+        if chunk_tokens < 1:
+            raise InputError(f"{chunk_tokens}; give at least 1", field="chunk_tokens")
+        topology.check()
+        self.env = simpy.Environment()
+        self.ledger, self.rule, self.topology = Ledger(requests), rule, topology
+        self.chunk_tokens, self.think_s, self.priority = chunk_tokens, think_s, priority
+        self.prompt_cached = False
+        longest = int((requests.prompt_tokens + requests.output_tokens).max()) + max(programs) + 2
+        most = max(spec.batching.max_batch for spec in topology.servers)
+        self.graphs = {k: Graph(program, topology, longest * most) for k, program in programs.items()}
+        self.link_rng = rng.spawn(1)[0]
+        self.links: dict[tuple[str, int, str, int], Link] = {}
+        self.servers = {spec.device: self._servers_of(spec.device) for spec in topology.servers}
+        self.specs = {spec.device: spec for spec in topology.servers}
+        loop = requests.concurrency
+        places = seats if seats is not None else (loop or len(requests))
+        if places < 1:
+            raise InputError(f"{places}; give at least 1", field="seats")
+        self.free_seats = list(range(min(places, len(requests))))[::-1]
+        self.waiting: deque[int] = deque()
+        self.known = min(loop or len(requests), len(requests))
+        self.active: dict[int, _Stream] = {}
+        self.iterations = self.mixed = 0
+        self.batch_s = 0.0
+
+    def _servers_of(self, device: str) -> list[Server]:
+        spec = next(one for one in self.topology.servers if one.device == device)
+        factors = spec.time_factor or (1.0,) * spec.instances
+        names = [device] if spec.instances == 1 else [f"{device}[{n}]" for n in range(spec.instances)]
+        return [
+            Server(self.env, name, partial(self._seconds, factor), spec.batching)
+            for name, factor in zip(names, factors, strict=True)
+        ]
+
+    def to_end(self, patience: int) -> Outcome:
+        ledger = self.ledger
+        for i in range(self.known):
+            self._arrive_at(i, ledger.arrival_s[i])
+        run_to_end(
+            self.env,
+            finished=lambda: ledger.finished == len(ledger),
+            commits=lambda: ledger.commits,
+            who_waits=self._who_waits,
+            patience=patience,
+        )
+        uses = tuple(server.use() for servers in self.servers.values() for server in servers)
+        result = ledger.result(
+            iterations=self.iterations,
+            mixed_iterations=self.mixed,
+            busy_s=sum(use.busy_s for use in uses),
+            batch_s=self.batch_s,
+        )
+        return Outcome(
+            result, uses, tuple(link.use() for link in dict.fromkeys(self.links.values())), int(not self.prompt_cached)
+        )
+
+    # Requests
+
+    def _arrive_at(self, i: int, when_s: float) -> None:
+        Timeout(self.env, when_s - self.env.now).callbacks.append(lambda _: self._arrive(i))
+
+    def _arrive(self, i: int) -> None:
+        self.waiting.append(i)
+        self._seat()
+
+    def _seat(self) -> None:
+        while self.waiting and self.free_seats:
+            i, seat = self.waiting.popleft(), self.free_seats.pop()
+            at = {}
+            for device, servers in self.servers.items():
+                route = self.specs[device].route
+                number = seat % len(servers) if route == "seat" else route(servers)
+                at[device] = (servers[number], number)
+            prompt = self.ledger.prompt[i]
+            stream = self.active[i] = _Stream(i, seat, at, 0 if self.prompt_cached else prompt)
+            stream.kv = prompt if self.prompt_cached else 0
+            self.ledger.scheduled_s[i] = self.env.now
+            self._begin(stream)
+
+    def _finish(self, stream: _Stream) -> None:
+        del self.active[stream.i]
+        self.free_seats.append(stream.seat)
+        if self.known < len(self.ledger):  # a closed loop: the next one arrives
+            pause = self.think_s(self.known) if self.think_s is not None else 0.0
+            if not pause >= 0:
+                raise InputError(f"{pause} s before request {self.known}; give 0 or more", field="think_s")
+            self.ledger.arrival_s[self.known] = self.env.now + pause
+            if pause > 0:
+                self._arrive_at(self.known, self.env.now + pause)
+            else:
+                self.waiting.append(self.known)
+            self.known += 1
+        self._seat()
+
+    # Rounds
+
+    def _begin(self, stream: _Stream) -> None:
+        if stream.prompt_left:
+            tokens = min(stream.prompt_left, self.chunk_tokens)
+            stream.k = max(self.graphs)
+            stream.chunk = (tokens, stream.kv, tokens == stream.prompt_left)
+        else:
+            stream.k = self.rule.length(stream.i)
+            stream.chunk = None
+        graph = self.graphs.get(stream.k)
+        if graph is None:
+            raise InputError(
+                f"asks for {stream.k} drafted tokens (request {stream.i}, {self.env.now:.6g} s); programs are given"
+                f" for {', '.join(map(str, sorted(self.graphs)))}",
+                field=f"policy {type(self.rule).__name__}",
+            )
+        stream.graph, stream.left = graph, graph.sinks
+        stream.missing = graph.missing.copy()
+        home = self.topology.home
+        for root in graph.roots:
+            if home is None or home == graph.legs[root].device:
+                self._run_leg(stream, root)
+            else:
+                self._carry(stream, home, root)
+
+    def _run_leg(self, stream: _Stream, leg: int) -> None:
+        graph = stream.graph
+        server = stream.at[graph.legs[leg].device][0]
+        job = Job(stream, (graph.prices[leg], stream.kv, stream.chunk, leg), self._leg_done)
+        if self.priority is not None:
+            job.priority = self.priority(stream.i, graph.legs[leg].name, self.env.now)
+        server.submit(job)
+
+    def _leg_done(self, job: Job) -> None:
+        stream: _Stream = job.owner
+        leg: int = job.what[3]
+        graph = stream.graph
+        after = graph.after[leg]
+        device = graph.legs[leg].device
+        for other in after:
+            if graph.legs[other].device == device:
+                self._arrived(stream, other)
+            else:
+                self._carry(stream, device, other)
+        if not after:
+            home = self.topology.home
+            if home is None or home == device:
+                self._sink(stream)
+            else:
+                link = self._link(stream, device, home)
+                link.send(self.topology.reply_bytes, lambda _: self._sink(stream))
+
+    def _carry(self, stream: _Stream, origin: str, leg: int) -> None:
+        to = stream.graph.legs[leg]
+        size = to.bytes_in if stream.chunk is None else to.prompt_bytes_in * stream.chunk[0]
+        self._link(stream, origin, to.device).send(size, lambda _: self._arrived(stream, leg))
+
+    def _arrived(self, stream: _Stream, leg: int) -> None:
+        missing = stream.missing
+        missing[leg] -= 1
+        if missing[leg] <= 0:
+            self._run_leg(stream, leg)
+
+    def _sink(self, stream: _Stream) -> None:
+        stream.left -= 1
+        if stream.left:
+            return
+        if stream.chunk is not None:
+            tokens, _, last = stream.chunk
+            stream.kv += tokens
+            stream.prompt_left -= tokens
+            finished = last and self.ledger.prefilled(stream.i, self.env.now)
+        else:
+            k = stream.k
+            accepted, emitted = self.rule.settle(stream.i, k)
+            finished = self.ledger.commit(
+                stream.i, self.env.now, drafted=k, accepted=accepted, emitted=emitted, stage=stream.graph.last
+            )
+            stream.kv += emitted
+        if finished:
+            self._finish(stream)
+        else:
+            self._begin(stream)
+
+    def _link(self, stream: _Stream, origin: str, to: str) -> Link:
+        a, b = stream.at[origin][1], stream.at[to][1]
+        key = (origin, a, to, b)
+        link = self.links.get(key)
+        if link is None:
+            spec = next(one for one in self.topology.links if one.origin == origin and one.to == to)
+            key_of = {"pair": (a, b), "origin": (a, 0), "all": (0, 0)}[spec.per]
+            shared = (origin, -1 - key_of[0], to, -1 - key_of[1])
+            name = {"pair": f"{origin}[{a}] -> {to}[{b}]", "origin": f"{origin}[{a}] -> {to}"}.get(spec.per)
+            link = self.links.get(shared)
+            if link is None:
+                link = Link(self.env, name or f"{origin} -> {to}", spec.law, self.link_rng)
+                self.links[shared] = link
+            self.links[key] = link
+        return link
+
+    # Servers
+
+    def _seconds(self, factor: float, jobs: Sequence[Job]) -> float:
+        """Seconds of a batch: its decoding jobs as long as the longest, its prompts as chunks beside them."""
+        self.iterations += 1
+        if len(jobs) == 1:
+            price, kv, chunk, _ = jobs[0].what
+            if chunk is None:
+                seconds = factor * price.decode(1, kv)
+                self.batch_s += seconds
+                return float(seconds)
+        chunks = tuple(job.what[2] for job in jobs if job.what[2] is not None)
+        decoding = [job.what for job in jobs if job.what[2] is None]
+        cached = sum(what[1] for what in decoding)
+        price = max((job.what[0] for job in jobs), key=lambda one: one.k)
+        if not chunks:
+            seconds = factor * price.decode(len(decoding), cached)
+        else:
+            self.mixed += 1
+            seconds = factor * price.mixed(len(decoding), cached, chunks)
+        self.batch_s += seconds * len(decoding)
+        return float(seconds)
+
+    # Diagnosis
+
+    def _who_waits(self) -> list[str]:
+        lines = []
+        for stream in self.active.values():
+            lines.append(f"request {stream.i} {self._where(stream)}")
+        lines += [f"request {i} waits for a seat" for i in self.waiting]
+        return lines
+
+    def _where(self, stream: _Stream) -> str:
+        for servers in self.servers.values():
+            for server in servers:
+                waiting = server.waiting()
+                for place, job in enumerate(waiting):
+                    if job.owner is stream:
+                        stage = stream.graph.legs[job.what[3]].name
+                        held = "is busy" if server.busy else f"waits for {server.waits_for()}"
+                        return f"(stage {stage}) waits for server {server.name}, {place} ahead of it; the server {held}"
+        flying = [link.name for link in dict.fromkeys(self.links.values()) if link.flying]
+        if flying:
+            return f"waits for a message on link {', '.join(flying)}"
+        return f"runs stage {stream.graph.last} ({self.ledger.rounds[stream.i]} rounds so far)"

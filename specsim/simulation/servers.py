@@ -1,0 +1,241 @@
+"""A model on a device: work queues for it, it forms batches, and each batch takes the time that it costs."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any, Literal
+
+import numpy as np
+import simpy
+from simpy.events import Event, Timeout
+
+from specsim.errors import InputError
+
+Done = Callable[["Job"], Any]
+
+
+class Job:
+    """One piece of work: who it is for, what it is (the price reads it), and what happens when it is done.
+
+    priority: lower runs first on a priority server, ties in order of arrival (a deadline makes it earliest-first).
+    cancelled work that still queues is skipped; running work is finished, its result being nobody's.
+    """
+
+    __slots__ = ("cancelled", "owner", "priority", "started_s", "then", "what")
+
+    def __init__(self, owner: Any, what: Any, then: Done, priority: float = 0.0) -> None:
+        self.owner, self.what, self.then, self.priority = owner, what, then, priority
+        self.cancelled = False
+        self.started_s = float("nan")
+
+    def __lt__(self, other: Job) -> bool:
+        return self.priority < other.priority
+
+
+@dataclass(frozen=True)
+class ServerUse:
+    """What a server did: seconds busy, batches run, jobs in them, and jobs whose owner had cancelled them running."""
+
+    name: str
+    busy_s: float
+    batches: int
+    jobs: int
+    wasted_s: float
+
+    @property
+    def mean_batch(self) -> float:
+        """Jobs a batch; 0 where none ran."""
+        return self.jobs / self.batches if self.batches else 0.0
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How a server forms batches.
+
+    max_batch: jobs together. min_batch: it waits for so many (a static batch; 1: never). window_s: it waits so long
+    after the first job for others, or until max_batch are there; 0: it starts at once. order: ``fcfs``, or ``priority``
+    (lowest first). take: called with the queue in order and the time; how many of its front to take (a
+    deadline-aware rule), between 1 and max_batch.
+    """
+
+    max_batch: int = 1
+    min_batch: int = 1
+    window_s: float = 0.0
+    order: Literal["fcfs", "priority"] = "fcfs"
+    take: Callable[[Sequence[Job], float], int] | None = None
+
+    def check(self, name: str) -> None:
+        """Raise InputError for a batch that can never form."""
+        if self.max_batch < 1:
+            raise InputError(f"{self.max_batch}; give at least 1", field=f"server {name}: max_batch")
+        if not 1 <= self.min_batch <= self.max_batch:
+            raise InputError(
+                f"{self.min_batch} must lie in 1..max_batch = {self.max_batch}", field=f"server {name}: min_batch"
+            )
+        if not 0 <= self.window_s < np.inf:
+            raise InputError(f"{self.window_s} s; give 0 or more", field=f"server {name}: window_s")
+        if self.order not in ("fcfs", "priority"):
+            raise InputError(f"{self.order!r}; use fcfs or priority", field=f"server {name}: order")
+
+
+class Server:
+    """One server on SimPy's clock; ``price(jobs)`` gives the seconds of the batch that it formed."""
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        name: str,
+        price: Callable[[Sequence[Job]], float],
+        batching: Batching | None = None,
+    ) -> None:
+        self.batching = batching or Batching()
+        self.batching.check(name)
+        self.env, self.name, self._price = env, name, price
+        self._queue: deque[Job] = deque()
+        self._heap: list[tuple[float, int, Job]] = []
+        self._by_priority = self.batching.order == "priority"
+        self._eager = self.batching.window_s == 0 and self.batching.min_batch == 1
+        self._running: list[Job] = []
+        self._came = 0
+        self._window: Timeout | None = None
+        self._closed = False  # the window is over: what is there goes
+        self.busy_s = self.wasted_s = 0.0
+        self.batches = self.jobs = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch runs."""
+        return bool(self._running)
+
+    @property
+    def load(self) -> int:
+        """Jobs queued and running."""
+        return len(self._queue) + len(self._heap) + len(self._running)
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; ``job.then(job)`` is called when its batch is done."""
+        if self._by_priority:
+            heappush(self._heap, (job.priority, self._came, job))
+            self._came += 1
+        else:
+            self._queue.append(job)
+        if not self._running:
+            self._consider(None)
+
+    def work(self, owner: Any, what: Any, priority: float = 0.0) -> Event:
+        """The same for processes: an event that happens when the job is done, with the job as its value."""
+        done = self.env.event()
+        self.submit(Job(owner, what, done.succeed, priority))
+        return done
+
+    def use(self) -> ServerUse:
+        """What it has done until now."""
+        return ServerUse(self.name, self.busy_s, self.batches, self.jobs, self.wasted_s)
+
+    def waiting(self) -> list[Job]:
+        """The queue, in the order in which it will be served."""
+        jobs = [entry[2] for entry in sorted(self._heap)] if self._by_priority else self._queue
+        return [job for job in jobs if not job.cancelled]
+
+    def waits_for(self) -> str:
+        """Why nothing runs though work is queued."""
+        missing = self.batching.min_batch - len(self.waiting())
+        return f"{missing} more for its batch of {self.batching.min_batch}" if missing > 0 else "its batching window"
+
+    def _consider(self, _: Event | None) -> None:
+        """Start a batch if one may start now."""
+        if self._running:
+            return
+        queue = self._heap if self._by_priority else self._queue
+        if not queue:
+            return
+        if not self._eager and not self._ready():
+            return
+        self._closed = False
+        if self._window is not None:
+            self._window = None
+        batch = self._form()
+        if not batch:
+            return
+        seconds = self._price(batch)
+        if not 0 <= seconds < np.inf:
+            raise InputError(f"a batch of {len(batch)} takes {seconds} s", field=f"server {self.name}")
+        now = self.env.now
+        for job in batch:
+            job.started_s = now
+        self._running = batch
+        self.batches += 1
+        self.jobs += len(batch)
+        self.busy_s += seconds
+        Timeout(self.env, seconds).callbacks.append(self._finish)
+
+    def _ready(self) -> bool:
+        queued = len(self.waiting())
+        if queued >= self.batching.max_batch or self._closed:
+            return queued > 0
+        if queued < self.batching.min_batch:
+            return False
+        if self.batching.window_s == 0:
+            return True
+        if self._window is None:
+            self._window = Timeout(self.env, self.batching.window_s)
+            self._window.callbacks.append(self._window_over)
+        return False
+
+    def _window_over(self, event: Event) -> None:
+        if event is self._window:
+            self._closed = True
+            self._consider(None)
+
+    def _form(self) -> list[Job]:
+        most = self.batching.max_batch
+        if self.batching.take is not None:
+            ahead = self.waiting()
+            if not ahead:
+                self._queue.clear()
+                self._heap.clear()
+                return []
+            most = self.batching.take(ahead, self.env.now)
+            if not 1 <= most <= self.batching.max_batch:
+                raise InputError(
+                    f"takes {most} of the queue; give 1..{self.batching.max_batch}", field=f"server {self.name}: take"
+                )
+        batch: list[Job] = []
+        if self._by_priority:
+            heap = self._heap
+            while heap and len(batch) < most:
+                job = heappop(heap)[2]
+                if not job.cancelled:
+                    batch.append(job)
+        else:
+            queue = self._queue
+            while queue and len(batch) < most:
+                job = queue.popleft()
+                if not job.cancelled:
+                    batch.append(job)
+        return batch
+
+    def _finish(self, _: Event) -> None:
+        batch, queue = self._running, self._heap if self._by_priority else self._queue
+        alone = len(batch) == 1 and not queue
+        if alone:
+            self._running = []
+        dropped = 0
+        for job in batch:
+            if job.cancelled:
+                dropped += 1
+            else:
+                job.then(job)
+        if dropped:
+            self.wasted_s += (self.env.now - batch[0].started_s) * dropped / len(batch)
+        if alone:
+            return
+        # Whoever resubmits at once belongs into the next batch beside those who waited.
+        self._running = []
+        if self.batching.max_batch == 1:
+            self._consider(None)
+        else:
+            Timeout(self.env, 0.0).callbacks.append(self._consider)
