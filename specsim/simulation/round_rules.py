@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,10 +30,22 @@ class RoundRule(Protocol):
 
 
 class FixedLength:
-    """``k`` tokens every round, the accepted prefix and one more; the very draws of the folded executor."""
+    """``k`` tokens every round, the accepted prefix and one more; the very draws of the folded executor.
 
-    def __init__(self, process: AcceptanceProcess | None, k: int, requests: Requests, rng: np.random.Generator) -> None:
-        self._k, self._source = k, RoundSource(process, k, requests, rng)
+    prompt_cached: all tokens come from rounds (else a request's first one from its prefill).
+    """
+
+    def __init__(
+        self,
+        process: AcceptanceProcess | None,
+        k: int,
+        requests: Requests,
+        rng: np.random.Generator,
+        *,
+        prompt_cached: bool = False,
+    ) -> None:
+        drawn = replace(requests, output_tokens=requests.output_tokens + 1) if prompt_cached else requests
+        self._k, self._source = k, RoundSource(process, k, drawn, rng)
         self._left: dict[int, list[int]] = {}
 
     def length(self, stream: int) -> int:  # noqa: ARG002 - always the same

@@ -24,12 +24,12 @@ class Job:
     cancelled work that still queues is skipped; running work is finished, its result being nobody's.
     """
 
-    __slots__ = ("cancelled", "owner", "priority", "started_s", "then", "what")
+    __slots__ = ("came_s", "cancelled", "owner", "priority", "started_s", "then", "what")
 
     def __init__(self, owner: Any, what: Any, then: Done, priority: float = 0.0) -> None:
         self.owner, self.what, self.then, self.priority = owner, what, then, priority
         self.cancelled = False
-        self.started_s = float("nan")
+        self.came_s = self.started_s = float("nan")
 
     def __lt__(self, other: Job) -> bool:
         return self.priority < other.priority
@@ -117,6 +117,7 @@ class Server:
 
     def submit(self, job: Job) -> None:
         """Queue a job; ``job.then(job)`` is called when its batch is done."""
+        job.came_s = self.env.now
         if self._by_priority:
             heappush(self._heap, (job.priority, self._came, job))
             self._came += 1
@@ -180,8 +181,11 @@ class Server:
             return False
         if self.batching.window_s == 0:
             return True
+        left = min(job.came_s for job in self.waiting()) + self.batching.window_s - self.env.now
+        if left <= 0:
+            return True
         if self._window is None:
-            self._window = Timeout(self.env, self.batching.window_s)
+            self._window = Timeout(self.env, left)
             self._window.callbacks.append(self._window_over)
         return False
 

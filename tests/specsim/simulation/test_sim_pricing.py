@@ -11,7 +11,7 @@ from specsim.cost.model import load_model
 from specsim.cost.profile import load_profile
 from specsim.cost.shapes import StepTime, Term
 from specsim.errors import InputError
-from specsim.simulation.mixed import TOLERANCE, MixedTables
+from specsim.simulation.mixed import MixedTables
 from specsim.simulation.pricing import Pricer
 from specsim.simulation.program import Batch, PrefillChunk, RoundProgram
 from specsim.systems.draft_verify import draft_verify
@@ -47,11 +47,11 @@ def random_chunks(rng):
 
 
 def test_mixed_tables_follow_the_program(program):
-    """Within 0.1 % on average, and nearly everywhere within the tolerance that decides whether tables are used."""
+    """Within 0.1 % on average, and nearly everywhere within 0.5 %."""
     rng = np.random.default_rng(1)
     pricer = Pricer(program, MAX_KV)
     tables = MixedTables(program, pricer.decode)
-    assert tables.worst_probe() <= TOLERANCE
+    assert tables.agree()
     errors = []
     for _ in range(150):
         n = int(rng.integers(0, 20) if rng.random() < 0.5 else rng.integers(20, 256))
@@ -60,8 +60,8 @@ def test_mixed_tables_follow_the_program(program):
         errors.append(tables.seconds(n, kv, chunks) / exact(program, n, kv, chunks) - 1)
         assert pricer.mixed(n, kv, chunks) == tables.seconds(n, kv, chunks)
     assert np.mean(np.abs(errors)) < 1e-3
-    assert np.max(np.abs(errors)) < 2 * TOLERANCE
-    assert np.mean(np.abs(errors) < TOLERANCE) > 0.97
+    assert np.max(np.abs(errors)) < 0.01
+    assert np.mean(np.abs(errors) < 0.005) > 0.97
 
 
 def test_every_part_of_a_cost_that_adds_up_is_found():
@@ -82,7 +82,7 @@ def test_every_part_of_a_cost_that_adds_up_is_found():
         n = int(rng.integers(0, 200))
         kv = n * float(rng.integers(50, 3000))
         chunks = random_chunks(rng)
-        assert tables.seconds(n, kv, chunks) == pytest.approx(exact(made, n, kv, chunks), rel=TOLERANCE)
+        assert tables.seconds(n, kv, chunks) == pytest.approx(exact(made, n, kv, chunks), rel=0.005)
 
 
 def test_a_cost_that_does_not_add_up_is_priced_directly():
@@ -97,7 +97,7 @@ def test_a_cost_that_does_not_add_up_is_priced_directly():
         return StepTime({"odd": Term(seconds, "odd", np.zeros(np.shape(seconds), np.int8))})
 
     odd = RoundProgram("odd", 0, (), host)
-    assert MixedTables(odd, Pricer(odd, MAX_KV).decode).worst_probe() > TOLERANCE
+    assert not MixedTables(odd, Pricer(odd, MAX_KV).decode).agree()
     pricer = Pricer(odd, MAX_KV)
     chunks = ((700, 100, True), (300, 0, True))
     assert pricer.mixed(50, 40_000, chunks) == exact(odd, 50, 40_000, chunks)
@@ -113,3 +113,15 @@ def test_a_cost_that_is_not_a_time_is_refused():
         broken.mixed(0, 0, ((10, 0, True),))
     with pytest.raises(InputError, match="not a positive number"):
         broken.decode(1, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpu", ["a100_sxm", "b200_sxm", "h200_sxm", "l40s"])
+def test_shipped_costs_are_tabulated(gpu):
+    """Direct pricing is fifty times slower; a profile that fell back to it would be noticed by waiting only."""
+    target = load_model("meta-llama/Llama-3.1-8B-Instruct")
+    profile, engine = load_profile(gpu, engine="vllm", dtype="bf16"), load_engine("vllm")
+    drafter = load_drafter("eagle3", target=target)
+    for k in (0, 3):
+        made = draft_verify(target, drafter if k else None, k=k, profile=profile, engine=engine)
+        assert MixedTables(made, Pricer(made, MAX_KV).decode).agree()

@@ -1,0 +1,145 @@
+"""What cannot run is found when it is built, or at once when it happens, and named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from specsim.errors import InputError
+from specsim.simulation.expanded import run_expanded
+from specsim.simulation.links import LinkLaw
+from specsim.simulation.program import RoundProgram
+from specsim.simulation.servers import Batching
+from specsim.simulation.timed import no_host, timed_pass, timed_program
+from specsim.simulation.topology import LinkSpec, ServerSpec, Topology, on_one
+from specsim.simulation.workload import Requests
+
+
+class Rule:
+    def __init__(self, k=2, accepted=1, emitted=2):
+        self.k, self.accepted, self.emitted = k, accepted, emitted
+
+    def length(self, stream):
+        return self.k
+
+    def settle(self, stream, k):
+        return self.accepted, self.emitted
+
+
+def two(**changes):
+    draft = timed_pass("draft", 1e-3, device="edge", repeats=2)
+    verify = timed_pass("verify", **{"seconds": 5e-3, "device": "cloud", "after": ("draft",)} | changes)
+    return timed_program("two", 2, draft, verify)
+
+
+FREE = LinkLaw()
+
+
+def place(law=FREE, **changes):
+    servers = changes.pop("servers", (ServerSpec("edge"), ServerSpec("cloud")))
+    return Topology(servers, **{"links": (LinkSpec("edge", "cloud", law),)} | changes)
+
+
+def go(program=None, rule=None, topology=None, *, n=2, **options):
+    requests = Requests(np.zeros(n), np.full(n, 5), np.full(n, 20))
+    options = {"prompt_cached": True} | options
+    return run_expanded(
+        two() if program is None else program,
+        rule or Rule(),
+        requests,
+        topology or place(),
+        np.random.default_rng(0),
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: go(two(after=("nobody",))), "stage verify: waits for 'nobody', which is no stage"),
+        (lambda: go(two(device="gpu")), "stage verify: runs on 'gpu', which no server stands for"),
+        (lambda: go(RoundProgram("none", 2, (), no_host)), "none: has no passes"),
+        (
+            lambda: go(
+                timed_program(
+                    "ring",
+                    2,
+                    timed_pass("draft", 1.0, device="edge", after=("verify",)),
+                    timed_pass("verify", 1.0, device="cloud", after=("draft",)),
+                )
+            ),
+            "ring: stages wait for each other: draft -> verify -> draft",
+        ),
+        (lambda: go(topology=place(LinkLaw(bytes_per_s=0.0))), "link edge -> cloud: bytes_per_s: 0 bytes/s carry noth"),
+        (lambda: go(topology=place(LinkLaw(loss=1.0, retry_s=1.0))), "link edge -> cloud: loss: 1.0"),
+        (lambda: go(topology=place(LinkLaw(loss=0.1))), "never sent again"),
+        (lambda: go(topology=place(LinkLaw(latency_s=-1.0))), "link edge -> cloud: latency_s"),
+        (lambda: go(topology=place(LinkLaw(jitter=2.0))), "link edge -> cloud: jitter"),
+        (lambda: go(topology=place(links=())), "no link from edge to cloud"),
+        (lambda: go(topology=place(home="edge")), "no link from cloud to edge"),
+        (lambda: go(topology=place(home="moon")), "home: no server stands for 'moon'"),
+        (lambda: go(topology=on_one("edge", "edge")), "server edge: is given twice"),
+        (lambda: go(topology=place(servers=(ServerSpec("edge", 0), ServerSpec("cloud")))), "edge: instances: 0"),
+        (
+            lambda: go(topology=place(servers=(ServerSpec("edge"), ServerSpec("cloud", 2, time_factor=(1.0,))))),
+            "server cloud: time_factor: 1 factors for 2 instances",
+        ),
+        (
+            lambda: go(topology=place(servers=(ServerSpec("edge"), ServerSpec("cloud", batching=Batching(2, 3))))),
+            "server cloud: min_batch: 3",
+        ),
+        (lambda: go(rule=Rule(k=-1)), "policy Rule: asks for -1 drafted tokens"),
+        (lambda: go(rule=Rule(k=7)), "policy Rule: asks for 7 drafted tokens"),
+        (lambda: go(rule=Rule(accepted=3, emitted=4)), "stage verify: accepts 3 of 2 drafted tokens"),
+        (lambda: go(rule=Rule(accepted=-1, emitted=0)), "stage verify: accepts -1 of 2"),
+        (lambda: go(rule=Rule(accepted=2, emitted=1)), "stage verify: emits 1 tokens though 2 were accepted"),
+        (lambda: go({3: two()}), "drafts 2 tokens, listed under 3"),
+        (lambda: go({}), "no round program"),
+        (lambda: go(seats=0), "seats: 0"),
+        (lambda: go(two(seconds=-1.0)), "stage verify: seconds: -1.0"),
+        (lambda: go(two(bytes_in=-1.0)), "stage verify: bytes_in: -1.0"),
+        (lambda: timed_program("t", 1, timed_pass("a", 1.0), timed_pass("a", 1.0)), None),
+    ],
+)
+def test_named_at_once(make, message):
+    if message is None:
+        with pytest.raises(InputError, match="stage a: two stages have this name"):
+            go(make(), topology=on_one("gpu"))
+        return
+    with pytest.raises(InputError) as caught:
+        make()
+    assert message in caught.value.lines[0]
+    assert len(caught.value.lines) == 1
+
+
+def test_a_static_batch_that_never_fills_is_a_deadlock_and_says_who_waits():
+    servers = (ServerSpec("edge", 3), ServerSpec("cloud", batching=Batching(8, min_batch=8)))
+    with pytest.raises(InputError) as caught:
+        go(topology=place(servers=servers), n=3)
+    first, *rest = caught.value.lines
+    assert "a deadlock" in first
+    assert len(rest) == 3
+    assert all("(stage verify) waits for server cloud" in line for line in rest)
+    assert all("waits for 5 more for its batch of 8" in line for line in rest)
+
+
+def test_a_rule_that_never_emits_is_found():
+    with pytest.raises(InputError) as caught:
+        go(rule=Rule(accepted=0, emitted=0), n=2, patience=5000)
+    first, *rest = caught.value.lines
+    assert "no commit in 5000 events" in first
+    assert len(rest) == 2
+    assert all("request" in line for line in rest)
+
+
+def test_those_who_wait_for_a_seat_are_named():
+    servers = (ServerSpec("edge"), ServerSpec("cloud", batching=Batching(2, min_batch=2)))
+    with pytest.raises(InputError) as caught:
+        go(topology=place(servers=servers), n=3, seats=1)
+    assert sum("waits for a seat" in line for line in caught.value.lines) == 2
+
+
+def test_a_message_on_its_way_is_named():
+    with pytest.raises(InputError) as caught:
+        go(rule=Rule(accepted=0, emitted=0), topology=place(LinkLaw(latency_s=1.0)), n=1, patience=5001)
+    assert "link edge[0] -> cloud[0]" in caught.value.lines[1] or "runs stage" in caught.value.lines[1]
