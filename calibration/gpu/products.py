@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, rms_norm, silu
 
 from calibration.gpu.session import Session
 from calibration.gpu.timing import Call
-from calibration.live.rule import reject, sample
+from calibration.live.rule import Coins, reject, sample
 from specsim.cost.model_shape import ModelShape
 
 
@@ -80,7 +81,7 @@ def measure_sampling(
 ) -> None:
     """Rows of table ``small``: softmax, drawing and a rejection step, as the live engine executes them (eagerly)."""
     device = session.device
-    generator = torch.Generator(device=device).manual_seed(0)
+    coins = Coins.of(np.random.default_rng(0), device)
     for batch in batches:
         for k in drafted:
             if session.elapsed_s > until_s:
@@ -92,10 +93,10 @@ def measure_sampling(
                 tokens = torch.randint(0, vocab, (batch, k), device=device)
                 kinds: dict[str, Call] = {
                     "softmax": lambda _: logits.softmax(dim=-1),
-                    "sample": lambda _: sample(laws[:, 0], generator).float(),
+                    "sample": lambda _: sample(laws[:, 0], coins.device).float(),
                 }
                 if k:
-                    kinds["reject"] = lambda _: reject(laws, laws[:, :k], tokens, generator)[1].float()
+                    kinds["reject"] = lambda _: reject(laws, laws[:, :k], tokens, coins)[1].float()
                 for name, call in kinds.items():
                     timing = session.timer.time(call, mode="eager")
                     session.add("small", kind=name, rows=batch, drafted=k, vocab=vocab, **timing.row())

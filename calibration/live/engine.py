@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from calibration.live.models import Model
-from calibration.live.rule import reject, sample
+from calibration.live.rule import Coins, reject, sample
 from calibration.live.stopwatch import Stopwatch
 
 PREFILL_CHUNK = 512
@@ -76,7 +76,7 @@ def decode(
     if context < 2 or k < 0 or (k and draft is None):
         raise ValueError(f"prompts need 2 tokens (got {context}), k >= 0 and a drafter where k > 0 (got k={k})")
     device = target.device
-    generator = torch.Generator(device=device).manual_seed(int(rng.integers(2**63)))
+    coins = Coins.of(rng, device)
     forced = None if imposed is None else torch.from_numpy(forced_counts(imposed, (rounds, batch), rng)).to(device)
     capacity = max(capacity or 0, context + (rounds + 1) * (k + 1))
     text = torch.zeros(batch, capacity, dtype=torch.long, device=device)
@@ -104,16 +104,16 @@ def decode(
         span = int(longest.max()) + k + 1
         pending = text[sequence, lengths[:, None] - 1]
         if k and draft is not None:
-            drafted, laws = _draft(draft, text, lengths, sequence, k, span, generator, watch)
+            drafted, laws = _draft(draft, text, lengths, sequence, k, span, coins.device, watch)
             watch.lap("host")
             verified = target.laws(torch.cat((pending, drafted), dim=1), lengths - 1, span=span)
             watch.lap("verify")
-            accepted, following = reject(verified, laws, drafted, generator)
+            accepted, following = reject(verified, laws, drafted, coins)
             out = torch.cat((drafted, following[:, None]), dim=1)
         else:
             verified = target.laws(pending, lengths - 1, span=span)
             watch.lap("verify")
-            following = sample(verified[:, -1], generator)
+            following = sample(verified[:, -1], coins.device)
             accepted = torch.zeros_like(following)
             out = following[:, None]
         watch.lap("sampling")

@@ -1,9 +1,27 @@
-"""Token-level rejection sampling over a batch, in PyTorch, and sampling from a batch of laws."""
+"""Token-level rejection over a batch: the reference rule on a CPU, the same rule in PyTorch on a device."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from specsim.verification import batched
+
+
+@dataclass(frozen=True)
+class Coins:
+    """Randomness of a run: a generator on the models' device, and the one of the reference rule."""
+
+    device: torch.Generator
+    host: np.random.Generator
+
+    @classmethod
+    def of(cls, rng: np.random.Generator, device: torch.device) -> Coins:
+        """Both seeded from ``rng``."""
+        return cls(torch.Generator(device=device).manual_seed(int(rng.integers(2**63))), rng)
 
 
 def sample(weights: Tensor, generator: torch.Generator) -> Tensor:
@@ -12,7 +30,7 @@ def sample(weights: Tensor, generator: torch.Generator) -> Tensor:
     return (weights / clock).argmax(dim=-1)
 
 
-def reject(target: Tensor, draft: Tensor, drafted: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def reject(target: Tensor, draft: Tensor, drafted: Tensor, coins: Coins) -> tuple[Tensor, Tensor]:
     """Accepted drafted tokens [batch] and the token [batch] that the target adds, by the token rule.
 
     target: laws [batch, K+1, vocab]; draft: laws [batch, K, vocab] that ``drafted`` [batch, K] were drawn from.
@@ -20,6 +38,17 @@ def reject(target: Tensor, draft: Tensor, drafted: Tensor, generator: torch.Gene
     positive part of p - q; after K survivors, from the target's last law. The output follows the target's law
     (Leviathan, Kalman and Matias, ICML 2023, theorem 1).
     """
+    if target.device.type != "cpu":
+        return reject_on_device(target, draft, drafted, coins.device)
+    tokens, counts = batched.token(target.numpy(), draft.numpy(), drafted.numpy(), coins.host)
+    accepted = torch.from_numpy(counts - 1)
+    return accepted, torch.from_numpy(tokens).gather(1, accepted[:, None])[:, 0]
+
+
+def reject_on_device(
+    target: Tensor, draft: Tensor, drafted: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """``reject`` without a transfer: laws of hundreds of megabytes must not leave the device."""
     batch, k = drafted.shape
     index = drafted[:, :, None]
     p = target[:, :k].gather(2, index).squeeze(2)

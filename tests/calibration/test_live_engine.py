@@ -15,8 +15,9 @@ from calibration.live.decoder import Decoder  # noqa: E402
 from calibration.live.engine import decode, forced_counts  # noqa: E402
 from calibration.live.models import Counted, Transformer  # noqa: E402
 from calibration.live.ngram import Ngram, plays  # noqa: E402
-from calibration.live.rule import reject  # noqa: E402
+from calibration.live.rule import Coins, reject, reject_on_device  # noqa: E402
 from specsim.cost.model_shape import ModelShape  # noqa: E402
+from specsim.verification.oracle import assert_law, check_sampler  # noqa: E402
 
 SMALL = ModelShape("small", 2, 32, heads=4, kv_heads=2, head_dim=8, vocab=50, intermediate=48, qk_norm=True)
 
@@ -112,15 +113,42 @@ def test_what_is_emitted_follows_the_targets_law(k: int) -> None:
     assert p_value(seen, law, batch) > 1e-5
 
 
-def test_equal_laws_are_always_accepted_and_disjoint_never() -> None:
+def on_device(
+    target: torch.Tensor, draft: torch.Tensor, tokens: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    accepted, following = reject_on_device(target, draft, tokens, generator)
+    out = torch.where(
+        torch.arange(tokens.shape[1] + 1) < accepted[:, None], torch.nn.functional.pad(tokens, (0, 1)), -1
+    )
+    return out.scatter(1, accepted[:, None], following[:, None]), accepted + 1
+
+
+@pytest.mark.slow
+def test_the_rule_on_a_device_has_the_token_rules_joint_law() -> None:
+    """Judged by the oracle, which rejects the same code with its bonus drawn from the wrong row."""
+    assert_law(on_device, "token", arrays="torch", level="statistical", detect_tv=0.03)
+
+    def wrong(target: torch.Tensor, *rest: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return on_device(torch.cat((target[:, :-1], target[:, -2:-1]), dim=1), *rest)
+
+    assert not check_sampler(wrong, "token", arrays="torch", level="statistical", detect_tv=0.03).passed
+
+
+@pytest.mark.parametrize("device_rule", ["reference", "device"])
+def test_equal_laws_are_always_accepted_and_disjoint_never(device_rule: str) -> None:
     generator = torch.Generator().manual_seed(0)
+    coins = Coins(generator, np.random.default_rng(0))
+
+    def rule(p: torch.Tensor, q: torch.Tensor, d: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return reject(p, q, d, coins) if device_rule == "reference" else reject_on_device(p, q, d, generator)
+
     law = torch.rand(50, 4, 6, generator=generator).softmax(dim=-1)
     drafted = torch.randint(0, 6, (50, 3), generator=generator)
-    accepted, _ = reject(law, law[:, :3], drafted, generator)
+    accepted, _ = rule(law, law[:, :3], drafted)
     assert (accepted == 3).all()
     target, draft = torch.zeros(50, 4, 6), torch.zeros(50, 3, 6)
     target[..., :3], draft[..., 3:] = 1 / 3, 1 / 3
-    accepted, following = reject(target, draft, drafted % 3 + 3, generator)
+    accepted, following = rule(target, draft, drafted % 3 + 3)
     assert (accepted == 0).all()
     assert (following < 3).all()
 
