@@ -28,23 +28,18 @@ class Grid:
     batches: tuple[int, ...] = (1, 2, 4, 8)
     ks: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8)
     host_ks: tuple[int, ...] = (0, 1, 2, 4, 8)
-    repeats: int = 6
+    repeats: int = 8
     rounds: int = 8
-    sequences_rounds: int = 192
-    sweeps: int = 8
+    runs: tuple[int, ...] = (12, 10, 8, 6)
+    """Live runs of each K in a visit, by batch: a larger one gains more tokens in each."""
+    sweeps: int = 10
     host_runs: int = 3
     host_rounds: int = 4
     spans: tuple[int, int] = (0, 96)
     """Where passes are measured, relative to the context: below and above the lengths that live rounds reach."""
 
-    def runs(self, batch: int) -> int:
-        """Live runs in one visit: fewer for larger batches, so that each K gains about as many tokens."""
-        return max(1, self.sequences_rounds // (batch * self.rounds))
 
-
-TINY = Grid(
-    (48,), (1, 2), (0, 1, 2), (0, 2), repeats=2, rounds=3, sequences_rounds=6, sweeps=1, host_runs=1, host_rounds=2
-)
+TINY = Grid((48,), (1, 2), (0, 1, 2), (0, 2), repeats=2, rounds=3, runs=(2, 1), sweeps=1, host_runs=1, host_rounds=2)
 
 
 def measure(grid: Grid, folder: Path, say: Callable[[str], None]) -> None:
@@ -59,6 +54,7 @@ def measure(grid: Grid, folder: Path, say: Callable[[str], None]) -> None:
     tables: dict[str, list[dict[str, Any]]] = {"live": [], "passes": [], "host": []}
     machine = {**_machine(), "grid": asdict(grid), "load_average": [os.getloadavg()]}
     models = [(pair, *pair.build(SEED)) for pair in PAIRS]
+    _write(pd.DataFrame(_acceptance(grid, rng)), folder / "acceptance.parquet")
     begin = time.perf_counter()
     for repeat in range(grid.repeats):
         # One visit holds everything that one comparison needs, in an order of its own.
@@ -77,7 +73,6 @@ def measure(grid: Grid, folder: Path, say: Callable[[str], None]) -> None:
             _write(pd.DataFrame(rows), folder / f"{name}.parquet")
         _replace(folder / "machine.json", lambda path: path.write_text(json.dumps(machine, indent=1) + "\n"))
         say(f"repeat {repeat + 1} of {grid.repeats}, {machine['minutes']:.1f} min, load {os.getloadavg()[0]:.2f}")
-    _write(pd.DataFrame(_acceptance(grid, rng)), folder / "acceptance.parquet")
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ class _Visit:
     def jobs(self) -> list[Callable[[], tuple[str, list[dict[str, Any]]]]]:
         """Every measurement of the visit in short pieces, each a call that returns its table and rows."""
         grid = self.grid
-        runs = grid.runs(self.batch)
+        runs = grid.runs[grid.batches.index(self.batch)]
         out: list[Callable[[], tuple[str, list[dict[str, Any]]]]] = []
         for k in grid.ks:  # plain decoding is every speedup's base: twice as many
             out += [partial(self._live, k)] * (2 * runs if k == 0 else runs)
