@@ -140,16 +140,16 @@ def verify_work(
     batch: ArrayLike,
     length: ArrayLike,
     *,
-    heads: int,
-    kv_heads: int,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
     head_dim: int,
     kv_dtype: str,
 ) -> tuple[Floats, Floats, Floats]:
     """Bytes moved, operations and blocks of one layer: one read of the cache a sequence, arithmetic for each query."""
-    q, b, x = (np.asarray(value, dtype=np.float64) for value in (queries, batch, length))
+    q, b, x, h, kv = (np.asarray(v, dtype=np.float64) for v in (queries, batch, length, heads, kv_heads))
     size = BYTES[kv_dtype]
-    moved = size * b * head_dim * (2.0 * x * kv_heads + 2.0 * q * heads)
-    return moved, 4.0 * b * q * x * heads * head_dim, b * kv_heads * np.ones_like(q * x)
+    moved = size * b * head_dim * (2.0 * x * kv + 2.0 * q * h)
+    return moved, 4.0 * b * q * x * h * head_dim, b * kv * np.ones_like(q * x)
 
 
 def never_falling(seconds: Floats, axis: int) -> Floats:

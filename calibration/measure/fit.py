@@ -1,0 +1,142 @@
+"""From samples on one machine to a profile: laws, fields over their residuals, cross-validated errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from calibration.laws import PROBABILITIES, digits, error_row
+from calibration.measure.device import Device
+from calibration.measure.field import conformal_quantiles
+from calibration.measure.fit_attention import fit_cached, fit_prefill
+from calibration.measure.fit_host import FEWEST, fit_around, fit_host
+from calibration.measure.fit_products import fit_products
+from specsim.cost.engine import load_engine
+from specsim.cost.hardware import Hardware, load_hardware
+from specsim.cost.law import ARITHMETIC, gemm_work
+from specsim.cost.model_shape import ModelShape
+from specsim.cost.profile import ANY_ENGINE, MEASURED_SCHEMA
+from specsim.cost.shapes import Floats
+from specsim.cost.verify import verify_work
+from specsim.errors import InputError
+
+PEAK_MARGIN = 1.02
+"""Over the highest rate seen, where no datasheet ships: what a measured peak may be exceeded by."""
+MOST_IMPOSSIBLE = 0.03
+PRIOR_SD = {"host": 0.3, "chunk": 0.3}
+"""ln-normal priors of what isn't measured: another engine's host, a prefill chunk over a cached prefix."""
+
+
+def hardware_of(device: Device, data: pd.DataFrame, dtype: str) -> tuple[Hardware, str | dict[str, Any]]:
+    """The hardware of a profile, and what its file says of it: a shipped name, or the peaks that were seen."""
+    if device.shipped is not None:
+        return load_hardware(device.shipped), device.shipped
+    rates: list[tuple[float, float]] = []
+    for _, row in data[data["kind"] == "gemm"].iterrows():
+        moved, flops = gemm_work(row["m"], row["n"], row["k"], dtype)
+        rates.append((float(moved) / row["seconds"], float(flops) / row["seconds"]))
+    for _, row in data[data["kind"] == "attention"].iterrows():
+        _, flops, _ = verify_work(row["queries"], row["batch"], row["cached"] + row["queries"], **_head(row, dtype))
+        rates.append((0.0, float(flops) / row["seconds"]))
+    bandwidth, peak = (PEAK_MARGIN * max(rate[i] for rate in rates) for i in (0, 1))
+    source = "measured here: the highest rate of any kernel, caches included, and 2 %"
+    fields: dict[str, Any] = {
+        "name": device.name if device.kind == "cuda" else f"{device.name}, {device.threads} threads",
+        "multiprocessors": device.multiprocessors,
+        "memory_bytes": device.memory_bytes,
+        "memory_bandwidth_bytes_per_s": digits(bandwidth, 4),
+        "peak_flops_per_s": {ARITHMETIC[dtype]: digits(peak, 4)},
+        "link_bandwidth_bytes_per_s": 0.0,
+        "node_link_bandwidth_bytes_per_s": 0.0,
+        "gpus_per_node": 1,
+    }
+    fields["sources"] = {name: source if "per_s" in name else "the device" for name in fields if name != "name"}
+    return Hardware(**fields), fields
+
+
+def fit_profile(
+    data: pd.DataFrame, device: Device, models: Sequence[ModelShape], *, dtype: str, provenance: dict[str, Any]
+) -> dict[str, Any]:
+    """The profile as a JSON document, from medians (``samples.medians``).
+
+    InputError where a part was hardly measured; says how to get more. ``provenance`` gains errors and notes.
+    """
+    for kind in ("gemm", "attention", "prefill"):
+        count = int((data["kind"] == kind).sum()) if not data.empty else 0
+        if count < FEWEST:
+            raise InputError(
+                f"{count} points of {kind} were measured, {FEWEST} are needed; run again with more --minutes"
+            )
+    hardware, named = hardware_of(device, data, dtype)
+    errors: dict[str, dict[str, Any]] = {}
+    residuals: dict[str, dict[str, list[float]]] = {}
+    notes = ["latencies exclude host launches (captured graphs)"] if device.kind == "cuda" else []
+    if device.kind == "cpu":
+        notes.append("times include PyTorch's dispatch of each operation, which on a CPU nothing hides")
+
+    def keep(section: str, family: str, layers: dict[str, Floats]) -> None:
+        known = {layer: values[np.isfinite(values)] for layer, values in layers.items()}
+        known = {layer: values for layer, values in known.items() if values.size}
+        errors[section] = {layer: error_row(values) for layer, values in known.items()}
+        for layer, values in known.items():
+            residuals.setdefault(family, {})[layer] = conformal_quantiles(values, PROBABILITIES)
+
+    gemm, layers, impossible = fit_products(
+        data[data["kind"] == "gemm"], hardware, dtype, seen=not isinstance(named, str)
+    )
+    keep(f"gemm.{dtype}", "gemm", layers)
+    prefill, layers = fit_prefill(data[data["kind"] == "prefill"], hardware, dtype)
+    keep(f"attention.prefill.{dtype}", "attention", layers)
+    decode, verify, one, several = fit_cached(data[data["kind"] == "attention"], hardware, dtype)
+    keep(f"attention.decode.{dtype}", "attention", one)
+    keep(f"attention.verify.{dtype}", "verify", several)
+    around, left = fit_around(data[data["kind"] == "around_layer"], hardware, dtype)
+    keep("elementwise", "elementwise", {"PARAMETRIC": left})
+    host, left = fit_host(data, device)
+    keep("host", "measured_host", {"PARAMETRIC": left})
+
+    residuals["attention"]["TRANSFERRED"] = _normal(PRIOR_SD["chunk"])
+    worst = max(np.abs(residuals["verify"]["PARAMETRIC"]))
+    residuals["verify"]["TRANSFERRED"] = _normal(max(PRIOR_SD["chunk"], worst / 2.326))
+    factors = [load_engine(name).schedule for name in ("vllm", "sglang")]
+    spread = max(np.log(factor.high) for factor in factors), max(-np.log(factor.low) for factor in factors)
+    residuals["host"] = {"TRANSFERRED": _normal(max(spread) / 1.645)}
+    if impossible:
+        notes.append(f"{impossible:.1%} of the products were faster than the datasheet allows, and left out")
+    low = impossible > MOST_IMPOSSIBLE or provenance.get("disturbed", False)
+    if low:
+        provenance["note"] = "too many points were unsteady or faster than physics: a throttled or shared device?"
+    return {
+        "schema": MEASURED_SCHEMA,
+        "hardware": named,
+        "engine": ANY_ENGINE,
+        "dtype": dtype,
+        "provenance": {
+            **provenance,
+            "trust": "low" if low else "normal",
+            "models": [model.name for model in models],
+            "tables": [],
+            "errors": errors,
+            "notes": notes,
+        },
+        "gemm": {dtype: gemm},
+        "attention": {"decode": {dtype: decode}, "prefill": {dtype: prefill}, "verify": {dtype: verify}},
+        "collectives": {},
+        "experts": {},
+        "elementwise": around,
+        "host": host,
+        "residuals": {"probabilities": PROBABILITIES.tolist(), **residuals},
+    }
+
+
+def _head(row: pd.Series, dtype: str) -> dict[str, Any]:
+    return {"heads": row["heads"], "kv_heads": row["kv_heads"], "head_dim": int(row["head_dim"]), "kv_dtype": dtype}
+
+
+def _normal(sd: float) -> list[float]:
+    from scipy.special import ndtri
+
+    return [round(float(x), 4) for x in sd * ndtri(PROBABILITIES)]

@@ -1,0 +1,72 @@
+"""What lies around products and attention on one machine: element-wise kernels and the host."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import nnls
+
+from calibration.laws import digits
+from calibration.measure.device import Device
+from specsim.cost.hardware import Hardware
+from specsim.cost.model_shape import ModelShape
+from specsim.cost.shapes import Floats
+from specsim.errors import InputError
+
+FEWEST = 4
+"""Points below which nothing is fitted."""
+
+KERNELS_A_LAYER = 5
+"""Kernels between a layer's products that a forward shape counts (two norms, rotary, cache write, activation)."""
+
+
+def fit_around(rows: pd.DataFrame, hardware: Hardware, dtype: str) -> tuple[dict[str, float], Floats]:
+    """A constant a kernel and a bandwidth that give the measured time around a layer; and what they leave."""
+    if rows.empty:
+        raise InputError("nothing around the products was measured; run again with more --minutes")
+    moved = []
+    for _, row in rows.iterrows():
+        shape = ModelShape(
+            "layer", 1, int(row["hidden"]), int(row["heads"]), int(row["kv_heads"]), int(row["head_dim"]), 64,
+            int(row["intermediate"]),
+        )  # fmt: skip
+        none = ModelShape("none", 0, int(row["hidden"]), 1, 1, 64, 64, 64)
+        bytes_ = [s.forward(dtype=dtype, kv_dtype=dtype).elementwise_bytes_per_token for s in (shape, none)]
+        moved.append((bytes_[0] - bytes_[1]) * row["rows"])
+    seconds = rows["seconds"].to_numpy(dtype=np.float64)
+    features = np.column_stack([np.full(len(rows), float(KERNELS_A_LAYER)), moved])
+    (constant, per_byte), _ = nnls(features / seconds[:, None], np.ones(len(rows)))
+    per_byte = max(per_byte, 1.0 / hardware.memory_bandwidth_bytes_per_s)
+    left = np.log(seconds / np.maximum(features @ [constant, per_byte], 1e-12))
+    section = {"bandwidth_bytes_per_s": digits(1.0 / per_byte, 4), "kernel_us": digits(constant * 1e6, 4)}
+    return section, left
+
+
+def fit_host(data: pd.DataFrame, device: Device) -> tuple[dict[str, float], Floats]:
+    """The host's law from rounds without passes, and what it leaves."""
+    rows = data[data["kind"] == "host"]
+    if len(rows) < FEWEST:
+        raise InputError(
+            f"{len(rows)} points of host were measured, {FEWEST} are needed; run again with more --minutes"
+        )
+    b, k, v, seconds = (rows[name].to_numpy(dtype=np.float64) for name in ("batch", "k", "vocab", "seconds"))
+    features = np.column_stack([np.ones(b.size), k, b, b * k, b * v, b * k * v])
+    found, _ = nnls(features / seconds[:, None], np.ones(b.size))
+    names = ("round_s", "draft_s", "sequence_s", "sequence_draft_s", "entry_s", "draft_entry_s")
+    host = {name: digits(float(value), 4) for name, value in zip(names, found, strict=True)}
+    passes = data[data["kind"] == "around_pass"]["seconds"]
+    host["pass_s"] = digits(float(passes.median()), 4) if len(passes) else 0.0
+    host["launch_s"] = _launch_s(data) if device.kind == "cuda" else 0.0
+    return host, np.log(seconds / np.maximum(features @ found, 1e-12))
+
+
+OPERATIONS_OF_A_LAYER = 9
+"""Eager operations of a layer in ``kernels.Workshop._stack``: four products, two norms, activation, two sums."""
+
+
+def _launch_s(data: pd.DataFrame) -> float:
+    """Host seconds of an eager operation: an eager stack at few rows is as long as its launches."""
+    stacks = data[(data["kind"] == "stack") & (data["graph"] == 0) & (data["rows"] <= 16)]
+    return (
+        digits(float((stacks["seconds"] / (stacks["layers"] * OPERATIONS_OF_A_LAYER)).min()), 3) if len(stacks) else 0.0
+    )
