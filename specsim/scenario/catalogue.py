@@ -30,7 +30,8 @@ def target_problems(target: Target) -> Problems:
 
 def _hardware_problems(target: Target) -> Problems:
     from specsim.cost.hardware import load_hardware
-    from specsim.cost.profile import load_profile, profile_names
+    from specsim.cost.law import ARITHMETIC
+    from specsim.cost.profile import FILES, load_profile, profile_names
 
     where = ("target", "hardware")
     profile: Any = None
@@ -41,7 +42,7 @@ def _hardware_problems(target: Target) -> Problems:
         gpu = yield from _tried(where, load_hardware, target.hardware)
     if gpu is None:
         return
-    if target.dtype.removesuffix("_block") not in gpu.peak_flops_per_s:
+    if ARITHMETIC[target.dtype] not in gpu.peak_flops_per_s:
         known = ", ".join(gpu.peak_flops_per_s)
         yield ("target", "dtype"), f'"{target.dtype}": {gpu.name} has no {target.dtype} arithmetic; it has {known}'
         return
@@ -50,7 +51,7 @@ def _hardware_problems(target: Target) -> Problems:
         yield ("target", "tensor_parallel"), problem
     if profile is None:
         there = [name.removeprefix(f"{gpu.name}-") for name in profile_names() if name.startswith(f"{gpu.name}-")]
-        if f"{target.engine}-{target.dtype}" not in there:
+        if f"{target.engine}-{FILES.get(target.dtype, target.dtype)}" not in there:
             has = ", ".join(name.replace("-", " ") for name in there)
             yield where, f"no profile of {gpu.name} for {target.engine} at {target.dtype} ships; there is {has}"
 

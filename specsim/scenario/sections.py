@@ -28,9 +28,10 @@ class Target(Section):
         description="GPU: a name that `specsim hardware` lists, or the path of a profile file"
     )
     engine: Engine = Field(default="vllm", description="serving engine whose measured kernels price a step")
-    dtype: Literal["bf16", "fp8", "fp8_block"] = Field(
+    dtype: Literal["bf16", "fp8", "fp8_static", "fp8_block", "mxfp4"] = Field(
         default="bf16",
-        description="precision of weights and matrix products; fp8_block scales blocks of 128 x 128 weights",
+        description="precision of weights and products; fp8 scales activations as they come, fp8_static as the "
+        "checkpoint says, fp8_block scales blocks of 128 x 128 weights; mxfp4 is 4-bit experts between 16-bit layers",
     )
     kv_dtype: Literal["bf16", "fp8"] = Field(default="bf16", description="precision of the cache")
     tensor_parallel: Count = Field(default=1, description="GPUs that one replica is cut over")

@@ -54,13 +54,13 @@ class MixedTables:
         self._prefixes: list[list[float]] = []
         self._unfinished = 0.0
 
-    def agree(self) -> bool:
-        """Whether the tables meet the program at fixed points, on the mean and at worst."""
+    def agree(self, max_kv_tokens: float) -> bool:
+        """Whether the tables meet the program, on the mean and at worst, with caches up to ``max_kv_tokens``."""
         rng = np.random.default_rng(20)
         errors = np.zeros(_PROBES)
         for number in range(_PROBES):
             n = int(rng.integers(0, 12) if number % 2 else rng.integers(12, 200))
-            kv = n * float(rng.integers(100, 3000))
+            kv = min(n * float(rng.integers(100, 3000)), max_kv_tokens)
             chunks = tuple(
                 (int(rng.integers(20, 2000)), int(rng.integers(0, 4000)) if number % 4 == 0 else 0, True)
                 for _ in range(1 + number % 3)

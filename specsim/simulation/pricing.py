@@ -23,6 +23,7 @@ class Pricer:
 
     def __init__(self, program: RoundProgram, max_kv_tokens: int) -> None:
         self.program = program
+        self._max_kv_tokens = max_kv_tokens
         knots = int(np.ceil(np.log(max(max_kv_tokens, 2)) / np.log(_RATIO))) + 1
         self._knots: Floats = np.unique(np.concatenate([np.rint(_RATIO ** np.arange(knots + 1)), np.arange(1.0, 17.0)]))
         self._tables: dict[int, Floats] = {}
@@ -52,7 +53,7 @@ class Pricer:
     def mixed(self, sequences: int, kv_tokens: float, chunks: tuple[Chunk, ...]) -> float:
         """Seconds of one iteration that carries prefill chunks."""
         if self._tabulated is None:
-            self._tabulated = self._chunked.agree()
+            self._tabulated = self._chunked.agree(self._max_kv_tokens)
         if self._tabulated:
             return self._chunked.seconds(sequences, kv_tokens, chunks)
         key = (sequences, int(kv_tokens), chunks)
