@@ -9,8 +9,9 @@ import pytest
 
 from specsim.cost.drafter import METHODS
 from specsim.cost.engine import engine_names
+from specsim.cost.law import ARITHMETIC
 from specsim.cost.memory import cache_memory
-from specsim.cost.profile import profile_names
+from specsim.cost.profile import FILES, profile_names
 from specsim.errors import InputError
 from specsim.scenario import Overrides, Scenario, load_scenario
 from specsim.scenario.resolve import acceptance_process, acceptance_source, shipped_acceptance, traffic_of
@@ -23,7 +24,8 @@ def test_the_schema_offers_what_the_rooms_have() -> None:
     assert set(get_args(Engine)) == set(engine_names())
     assert set(get_args(Method)) == set(METHODS)
     dtypes = get_args(Target.model_fields["dtype"].annotation)
-    assert {name.split("-")[2] for name in profile_names()} == set(dtypes)
+    assert {name.split("-")[2] for name in profile_names()} == {FILES.get(dtype, dtype) for dtype in dtypes}
+    assert set(dtypes) <= set(ARITHMETIC)
 
 
 @pytest.mark.parametrize(
