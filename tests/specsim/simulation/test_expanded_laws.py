@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specsim.acceptance.chains import Iid
+from specsim.acceptance.signals import CopulaSignals
+from specsim.drafting.adaptive import BackOff
+from specsim.drafting.stopping import ConfidenceThreshold
 from specsim.simulation.expanded import run_expanded
 from specsim.simulation.links import Link, LinkLaw
-from specsim.simulation.round_rules import DrawnRounds, FixedLength
+from specsim.simulation.round_rules import ControlledRounds, DrawnRounds, FixedLength, SignalRounds
 from specsim.simulation.servers import Batching, Job, Server
 from specsim.simulation.timed import timed_pass, timed_program
 from specsim.simulation.topology import LinkSpec, ServerSpec, Topology, on_one
@@ -56,7 +59,7 @@ def test_a_window_gathers_what_comes_within_it():
 
 def test_a_full_batch_does_not_wait_for_its_window():
     done, _ = served([0.0, 0.1, 0.2], [1.0] * 3, max_batch=2, window_s=5.0)
-    np.testing.assert_allclose(done, [1.1, 1.1, 6.1])
+    np.testing.assert_allclose(done, [1.1, 1.1, 6.2])
 
 
 def test_priority_goes_first_and_cancelled_work_is_skipped():
@@ -265,3 +268,36 @@ def test_parallel_passes_meet_at_the_commit():
         program, Chain(3, 1), cached(1, 90), on_one("a", "b"), np.random.default_rng(0), prompt_cached=True
     )
     assert made.result.duration_s == pytest.approx(made.result.rounds.sum() * 12e-3)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.6])
+def test_a_policy_that_reads_signals_drafts_and_accepts_as_the_process_says(memory):
+    process = CopulaSignals((0.8,), correlation=0.9, memory=memory)
+    policy = ConfidenceThreshold(0.3, most=6)
+    programs = {
+        k: timed_program("p", k, timed_pass("draft", 1e-3, repeats=k), timed_pass("verify", 9e-3, after=("draft",)))
+        for k in range(7)
+    }
+    rule = SignalRounds(process, policy, 4, np.random.default_rng(1))
+    made = run_expanded(programs, rule, cached(4, 6000, 1), on_one("gpu"), np.random.default_rng(0), prompt_cached=True)
+    rng = np.random.default_rng(9)
+    drafted = process.draft(np.zeros((20_000, 0)), 6, rng)
+    lengths = policy.lengths(drafted.signals)
+    accepted, _ = process.settle(drafted, lengths, rng)
+    rounds = made.result.rounds.sum()
+    assert made.result.drafted.sum() / rounds == pytest.approx(lengths.mean(), rel=0.03)
+    assert made.result.accepted.sum() / rounds == pytest.approx(accepted.mean(), rel=0.03)
+    assert made.result.duration_s == pytest.approx(made.result.drafted.sum() * 1e-3 + rounds * 9e-3)
+
+
+def test_a_controller_backs_off_where_little_survives():
+    controller = BackOff(most=8, first=4)
+    lengths = {}
+    for rate in (0.1, 0.95):
+        programs = {k: timed_program("p", k, timed_pass("verify", 9e-3)) for k in range(controller.most + 1)}
+        rule = ControlledRounds(Iid(rate), controller, 3, np.random.default_rng(1))
+        made = run_expanded(
+            programs, rule, cached(3, 600, 1), on_one("gpu"), np.random.default_rng(0), prompt_cached=True
+        )
+        lengths[rate] = made.result.drafted.sum() / made.result.rounds.sum()
+    assert lengths[0.1] < 0.6 * lengths[0.95]
