@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from specsim.cost.shapes import Floats, Segment, StepShape, StepTime, Term, Trust
-from specsim.simulation.program import Batch, Pass, RoundProgram
+from calibration.live.program import live_round
+from specsim.cost.shapes import Floats, StepShape, StepTime, Term, Trust
+from specsim.simulation.program import Batch, RoundProgram
 
 
 @dataclass(frozen=True)
@@ -49,33 +51,16 @@ class Costs:
             value = seconds[0]
         return StepTime({"pass": Term(np.asarray(value), "pass", np.asarray(Trust.INTERPOLATED, dtype=np.int8))})
 
-    def host_time(self, batch: int, k: int) -> StepTime:
-        """Drawing, rejecting and committing of a round."""
-        value = np.interp(float(k), *self.host[batch])
+    def host_time(self, k: int, shape: StepShape) -> StepTime:
+        """Drawing, rejecting and committing of a round that verifies ``shape``."""
+        value = np.interp(float(k), *self.host[int(np.asarray(shape.segments[0].sequences))])
         return StepTime({"round": Term(np.asarray(value), "host", np.asarray(Trust.INTERPOLATED, dtype=np.int8))})
 
 
 def program(costs: Costs, k: int) -> RoundProgram:
-    """The live engine's round: one drafting pass of two tokens, K - 1 of one, a pass of K + 1 of the target."""
-
-    def tokens(each: int) -> StepShape | object:
-        def shape(batch: Batch) -> StepShape:
-            n = np.asarray(batch.sequences, dtype=np.float64)
-            # The engine attends to one span for the whole batch: the longest sequence and what the round can add.
-            span = np.asarray(batch.kv_tokens, dtype=np.float64) / n + k + 1
-            kind = "verify" if each > 1 else "decode"
-            return StepShape((Segment(kind, n, n * each, batch.kv_tokens, n, kv_max=span),))
-
-        return shape
-
-    def a_pass(name: str, each: int, repeats: int = 1) -> Pass:
-        return Pass(name, name, tokens(each), lambda shape: costs.price(name, shape), repeats=repeats)
-
-    passes = [a_pass("draft_first", 2)] if k else []
-    if k > 1:
-        passes.append(a_pass("draft", 1, k - 1))
-    passes.append(a_pass("verify" if k else "decode", k + 1))
-    return RoundProgram(f"live, K={k}", k, tuple(passes), lambda batch: costs.host_time(int(batch.sequences), k))
+    """The live engine's round at these costs."""
+    price = {name: partial(costs.price, name) for name in ("decode", "verify", "draft_first", "draft")}
+    return live_round(k, **price, host=partial(costs.host_time, k))
 
 
 def predict(
