@@ -1,0 +1,113 @@
+"""SmartSpec (TurboSpec): the draft length with most goodput, every step, 0 included (arXiv 2406.14066). Lossless.
+
+One drafter, one target, one device, continuous batching. Goodput is tokens emitted over the seconds of a step; rejected
+drafts count as nothing. A moving average of the batch's acceptance and a price of each K decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specsim.acceptance.process import AcceptanceProcess
+from specsim.errors import InputError
+from specsim.simulation.program import Batch, RoundProgram
+from specsim.theory.tokens import expected_tokens_iid
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+CONTEXT_STEP = 64
+"""Prices are kept for mean contexts rounded to this many tokens."""
+
+
+class SmartSpec:
+    """A policy for ``simulation.engine.simulate``: give it the programs, and wrap the process so that it can learn.
+
+    decay: what a step keeps of the accepted and tested counts so far. prior: acceptance before anything was tested;
+    neither is printed in the paper. While K is 0 nothing is tested, so one step in ``probe_every`` drafts 1 token.
+    """
+
+    def __init__(
+        self, programs: Mapping[int, RoundProgram], *, decay: float, prior: float, probe_every: int | None = None
+    ) -> None:
+        if 0 not in programs or len(programs) < 2:
+            raise InputError("needs the program of K = 0 and one that drafts", field="programs")
+        if not 0 < decay <= 1 or not 0 < prior < 1 or (probe_every is not None and probe_every < 1):
+            raise InputError("needs decay in (0, 1], prior in (0, 1), probe_every >= 1", field="decay, prior")
+        self.programs = dict(sorted(programs.items()))
+        self.chosen: dict[int, int] = dict.fromkeys(self.programs, 0)
+        self._decay, self._accepted, self._tested = decay, prior, 1.0
+        self._probe_every, self._steps = probe_every, 0
+        self._k = np.array(list(self.programs))
+        self._prices: dict[tuple[int, int], Floats] = {}
+
+    @property
+    def rate(self) -> float:
+        """Acceptance as it is estimated now: accepted over tested tokens, recent steps weighing more."""
+        return self._accepted / self._tested
+
+    def __call__(self, sequences: int, mean_cached: float) -> int:
+        """K with most expected tokens per second for this batch; the smallest where several are equal."""
+        tokens = sequences * expected_tokens_iid(self.rate, self._k)
+        k = int(self._k[int(np.argmax(tokens / self._seconds(sequences, mean_cached)))])
+        self._steps += 1
+        if k == 0 and self._probe_every and self._steps % self._probe_every == 0:
+            k = int(self._k[1])
+        self.chosen[k] += sequences
+        return k
+
+    @property
+    def mean_k(self) -> float:
+        """Mean K over the sequences of all steps so far."""
+        total = sum(self.chosen.values())
+        return sum(k * n for k, n in self.chosen.items()) / max(total, 1)
+
+    def watching(self, process: AcceptanceProcess) -> AcceptanceProcess:
+        """The same process, whose accepted counts this controller sees after each verification."""
+        return _Watched(process, self)
+
+    def observe(self, accepted: Ints, k: int) -> None:
+        """Learn from one step: each request tested its accepted tokens and the one that ended them."""
+        self._accepted = self._decay * self._accepted + float(accepted.sum())
+        self._tested = self._decay * self._tested + float(np.minimum(accepted + 1, k).sum())
+
+    def _seconds(self, sequences: int, mean_cached: float) -> Floats:
+        context = CONTEXT_STEP * round(mean_cached / CONTEXT_STEP)
+        key = (sequences, context)
+        if key not in self._prices:
+            batch = Batch(np.array([float(sequences)]), np.array([float(sequences * max(context, 1))]))
+            self._prices[key] = np.array([float(p.seconds(batch)[0]) for p in self.programs.values()])
+        return self._prices[key]
+
+
+class _Watched:
+    """An acceptance process with someone looking on."""
+
+    def __init__(self, process: AcceptanceProcess, controller: SmartSpec) -> None:
+        self._process, self._controller = process, controller
+
+    @property
+    def name(self) -> str:
+        return self._process.name
+
+    @property
+    def max_k(self) -> int | None:
+        return self._process.max_k
+
+    def survival(self, k: int) -> Floats:
+        return self._process.survival(k)
+
+    def start(self, n: int, rng: np.random.Generator) -> NDArray[Any]:
+        return self._process.start(n, rng)
+
+    def verify(
+        self, latent: NDArray[Any], k: int, rng: np.random.Generator, *, rounds: int = 1
+    ) -> tuple[Ints, NDArray[Any]]:
+        accepted, after = self._process.verify(latent, k, rng, rounds=rounds)
+        if k:
+            self._controller.observe(accepted, k)
+        return accepted, after
