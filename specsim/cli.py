@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from specsim.commands.calibrate import app as calibrate_app
 from specsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -195,6 +196,9 @@ def hardware(json: Json = False) -> None:  # noqa: FBT002 - typer reads the defa
     from specsim.commands.lists import hardware
 
     hardware(as_json=json)
+
+
+app.add_typer(calibrate_app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

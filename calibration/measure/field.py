@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from specsim.cost.shapes import Floats
 
 LENGTHS = (0.5, 1.0, 2.0, 4.0)
-NUGGETS = (0.02, 0.1, 0.3)
+NUGGETS = (0.02, 0.1, 0.3, 0.6, 0.95)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
@@ -43,21 +45,45 @@ def fit_around(rows: pd.DataFrame, hardware: Hardware, dtype: str) -> tuple[dict
 
 
 def fit_host(data: pd.DataFrame, device: Device) -> tuple[dict[str, float], Floats]:
-    """The host's law from rounds without passes, and what it leaves."""
-    rows = data[data["kind"] == "host"]
-    if len(rows) < FEWEST:
-        raise InputError(
-            f"{len(rows)} points of host were measured, {FEWEST} are needed; run again with more --minutes"
-        )
-    b, k, v, seconds = (rows[name].to_numpy(dtype=np.float64) for name in ("batch", "k", "vocab", "seconds"))
-    features = np.column_stack([np.ones(b.size), k, b, b * k, b * v, b * k * v])
-    found, _ = nnls(features / seconds[:, None], np.ones(b.size))
-    names = ("round_s", "draft_s", "sequence_s", "sequence_draft_s", "entry_s", "draft_entry_s")
-    host = {name: digits(float(value), 4) for name, value in zip(names, found, strict=True)}
+    """The laws of ``MeasuredHost`` from rounds without passes, and what they leave."""
+    keeping, left = _linear(data, "host", ("round_s", "draft_s", "sequence_s", "sequence_draft_s"), _keeping)
+    drawing, more = _linear(data, "drawing", ("draw_s", "draw_draft_s", "entry_s", "draft_entry_s"), _drawing)
+    softmax, rest = _linear(data, "softmax", ("softmax_s", "softmax_entry_s"), _entries)
     passes = data[data["kind"] == "around_pass"]["seconds"]
-    host["pass_s"] = digits(float(passes.median()), 4) if len(passes) else 0.0
-    host["launch_s"] = _launch_s(data) if device.kind == "cuda" else 0.0
-    return host, np.log(seconds / np.maximum(features @ found, 1e-12))
+    around = {
+        "pass_s": digits(float(passes.median()), 4) if len(passes) else 0.0,
+        "launch_s": _launch_s(data) if device.kind == "cuda" else 0.0,
+    }
+    return {**keeping, **drawing, **softmax, **around}, np.concatenate([left, more, rest])
+
+
+def _linear(
+    data: pd.DataFrame, kind: str, names: tuple[str, ...], features_of: Callable[[pd.DataFrame], Floats]
+) -> tuple[dict[str, float], Floats]:
+    """Non-negative coefficients that fit relative errors best, by name, and the ln residuals."""
+    rows = data[data["kind"] == kind]
+    if len(rows) < 2:
+        raise InputError(f"{len(rows)} points of {kind} were measured, 2 are needed; run again with more --minutes")
+    features, seconds = features_of(rows), rows["seconds"].to_numpy(dtype=np.float64)
+    scale = np.abs(features).max(axis=0)
+    found, _ = nnls(features / scale / seconds[:, None], np.ones(len(rows)))
+    left = np.log(seconds / np.maximum(features / scale @ found, 1e-12))
+    return {name: digits(float(value), 4) for name, value in zip(names, found / scale, strict=True)}, left
+
+
+def _keeping(rows: pd.DataFrame) -> Floats:
+    b, k = (rows[name].to_numpy(dtype=np.float64) for name in ("batch", "k"))
+    return np.column_stack([np.ones(b.size), k, b, b * k])
+
+
+def _drawing(rows: pd.DataFrame) -> Floats:
+    b, k, v = (rows[name].to_numpy(dtype=np.float64) for name in ("batch", "k", "vocab"))
+    return np.column_stack([np.ones(b.size), k, b * v, b * k * v])
+
+
+def _entries(rows: pd.DataFrame) -> Floats:
+    r, v = (rows[name].to_numpy(dtype=np.float64) for name in ("rows", "vocab"))
+    return np.column_stack([np.ones(r.size), r * v])
 
 
 OPERATIONS_OF_A_LAYER = 9

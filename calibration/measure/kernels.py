@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
 from calibration.live.micro import Idle
-from calibration.live.rule import Coins, reject, sample
 from calibration.measure.device import Device
 from calibration.measure.points import Point
 from calibration.measure.timers import Prepared
@@ -43,8 +42,9 @@ class Workshop:
             "prefill": self._prefill,
             "around_layer": self._around_layer,
             "around_pass": self._around_pass,
-            "host": self._host,
-            "sampling": self._sampling,
+            "host": self._round,
+            "drawing": self._round,
+            "softmax": self._softmax,
             "stack": self._stack,
         }[point.kind](point)
 
@@ -173,32 +173,24 @@ class Workshop:
         start = torch.full((b,), 512, device=self._on())
         return {"eager": Prepared(lambda _: decoder.forward(tokens, start, span=512 + q), eager=True)}
 
-    def _host(self, point: Point) -> dict[str, Prepared]:
-        """A round of the live engine whose models do nothing: drawing, rejecting, committing, bookkeeping."""
+    def _round(self, point: Point) -> dict[str, Prepared]:
+        """One phase of the live engine's rounds whose models do nothing: bookkeeping, or drawing and rejecting."""
         from calibration.live.engine import decode
 
         scratch = min(self.device.cache_bytes, 16 << 20) if self.device.kind == "cpu" else 4
-        target = Idle(point["vocab"], scratch, self._on())
-        draft = Idle(point["vocab"], scratch, self._on())
+        target, draft = (Idle(point["vocab"], scratch, self._on()) for _ in range(2))
         prompts, rng, rounds = np.ones((point["batch"], 32), dtype=np.int64), np.random.default_rng(0), 8
+        phase = {"host": "host", "drawing": "sampling"}[point.kind]
 
         def run(_: int) -> float:
-            run = decode(target, draft, prompts, k=point["k"], rounds=rounds, rng=rng)
-            parts = run.phases_s["sampling"] + run.phases_s["host"]
-            return float(np.median(parts[1:]))
+            phases = decode(target, draft, prompts, k=point["k"], rounds=rounds, rng=rng).phases_s
+            return float(np.median(phases[phase][1:]))
 
         return {"round": Prepared(run, eager=True, reports=True)}
 
-    def _sampling(self, point: Point) -> dict[str, Prepared]:
-        """Softmax and drawing of one token a sequence (k = 0), or the rejection of k drafted ones."""
-        b, k, vocab = point["batch"], point["k"], point["vocab"]
-        coins = Coins.of(np.random.default_rng(0), self._on())
-        logits = torch.randn(b, k + 1, vocab, device=self._on())
-        if not k:
-            return {"draw": Prepared(lambda _: sample(logits.softmax(dim=-1)[:, 0], coins.device), eager=True)}
-        laws = logits.softmax(dim=-1)
-        draft, drafted = laws[:, :k].contiguous(), laws[:, :k].argmax(dim=-1)
-        return {"reject": Prepared(lambda _: reject(laws, draft, drafted, coins)[1], eager=True)}
+    def _softmax(self, point: Point) -> dict[str, Prepared]:
+        logits = self._random(point["rows"], point["vocab"])
+        return {"softmax": Prepared(lambda _: logits.float().softmax(dim=-1))}
 
     def _stack(self, point: Point) -> dict[str, Prepared]:
         """Two layers' products and what lies around them, captured or eager: what a graph saves."""

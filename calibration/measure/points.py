@@ -37,8 +37,8 @@ AROUND = (1, 4, 16, 64, 256)
 """Rows of what lies between products and attention."""
 HOST = ((1, 0), (1, 1), (1, 2), (1, 4), (1, 8), (4, 0), (4, 2), (4, 8), (16, 0), (16, 4), (64, 0), (64, 4))
 """Sequences and drafted tokens a sequence of rounds without passes."""
-DRAWN = ((1, 0), (1, 4), (8, 0), (8, 4), (64, 0), (64, 4))
-"""The same, for sampling and rejecting alone."""
+LOGITS = (1, 4, 16, 64, 256)
+"""Rows of logits that become laws."""
 STACKS = (1, 4, 16, 64, 128, 256)
 """Rows of a stack of two layers as a whole, captured and eager."""
 
@@ -54,12 +54,12 @@ class Grid:
     prompts: tuple[tuple[int, int], ...] = PROMPTS
     around: tuple[int, ...] = AROUND
     host: tuple[tuple[int, int], ...] = HOST
-    drawn: tuple[tuple[int, int], ...] = DRAWN
+    logits: tuple[int, ...] = LOGITS
     stacks: tuple[int, ...] = STACKS
 
 
 TINY = Grid(
-    (1, 2, 4, 17, 64), (1, 2, 4), (1, 2), (16, 64), ((1, 16), (1, 64), (2, 32)), (1, 16), HOST[:6], DRAWN[:4], (1, 4)
+    (1, 2, 4, 17, 64), (1, 2, 4), (1, 2), (16, 64), ((1, 16), (1, 64), (2, 32)), (1, 16), HOST[:6], (1, 4), (1, 4)
 )
 """For tests and for looking whether everything runs."""
 
@@ -136,8 +136,8 @@ def candidates(models: Sequence[ModelShape], *, dtype: str, grid: Grid, tensor_p
         }
         points += [Point.of("around_layer", rows=r, **layer) for r in grid.around]
         points += [Point.of("around_pass", batch=b, queries=q, hidden=model.hidden) for b in (1, 8) for q in (1, 4)]
-        points += [Point.of("host", batch=b, k=k, vocab=model.vocab) for b, k in grid.host]
-        points += [Point.of("sampling", batch=b, k=k, vocab=model.vocab) for b, k in grid.drawn]
+        points += [Point.of(x, batch=b, k=k, vocab=model.vocab) for x in ("host", "drawing") for b, k in grid.host]
+        points += [Point.of("softmax", rows=r, vocab=model.vocab) for r in grid.logits]
         points += [Point.of("stack", rows=r, graph=g, layers=2, **layer) for r in grid.stacks for g in (0, 1)]
     return list(dict.fromkeys(points))
 
@@ -153,9 +153,10 @@ def bytes_needed(point: Point, size: int) -> float:
         return size * p["batch"] * (p["cached"] + p["queries"]) * cache * 1.1
     if point.kind == "prefill":
         return size * p["batch"] * p["tokens"] * (6.0 * p["heads"] * p["head_dim"])
-    if point.kind in ("host", "sampling"):
-        rounds = 8e6 * (p["k"] + 2) if point.kind == "host" else 0.0  # caches that are emptied in a pass's place
-        return 4.0 * p["batch"] * (3 * p["k"] + 3) * p["vocab"] + rounds
+    if point.kind in ("host", "drawing"):  # and caches that are emptied in a pass's place
+        return 4.0 * p["batch"] * (3 * p["k"] + 3) * p["vocab"] + 8e6 * (p["k"] + 2)
+    if point.kind == "softmax":
+        return 12.0 * p["rows"] * p["vocab"]
     wide = p.get("intermediate", p["hidden"])
     layer = 3.0 * p["hidden"] * wide + 4.0 * p["hidden"] ** 2 if point.kind == "stack" else 0.0
     return size * (p.get("layers", 1) * layer + p.get("rows", 64) * 8.0 * (p["hidden"] + wide))

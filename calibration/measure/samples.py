@@ -101,7 +101,7 @@ def read_samples(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 def medians(table: pd.DataFrame, *, clock: str = "wall") -> pd.DataFrame:
     """One row a point: parameters, seconds (of the fastest variant's median), its variant, spread and status.
 
-    clock: ``wall``, or ``processor`` for the time that the process itself was busy.
+    clock: ``wall``, or ``processor`` for the time that the calling thread was busy.
     """
     column = {"wall": "wall_s", "processor": "busy_s"}[clock]
     good = table[table["status"].isin(["ok", "unsteady"])]

@@ -35,7 +35,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call, one a sample: by the wall clock, and busy (processor time; on CUDA the device's)."""
+    """Seconds a call, one a sample: by the wall clock, and busy (this thread's processor time; CUDA: the device's)."""
 
     wall_s: Floats
     busy_s: Floats
@@ -64,10 +64,10 @@ def time_on_cpu(kernels: Sequence[Prepared], *, repeats: int) -> list[Timing]:
             if kernel.reports:
                 wall[index, sample] = busy[index, sample] = run(0)
                 continue
-            begin, began = time.perf_counter_ns(), time.process_time_ns()
+            begin, began = time.perf_counter_ns(), time.thread_time_ns()
             for i in range(at, at + count):
                 run(i % copies)
-            ended, end = time.process_time_ns(), time.perf_counter_ns()
+            ended, end = time.thread_time_ns(), time.perf_counter_ns()
             turn[index] = (at + count) % copies
             wall[index, sample] = (end - begin) * 1e-9 / count
             busy[index, sample] = (ended - began) * 1e-9 / count

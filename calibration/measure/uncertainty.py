@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from calibration.measure.points import Point
 
-PRIOR_SD = {"gemm": 0.35, "attention": 0.35, "prefill": 0.3, "host": 0.5}
+PRIOR_SD = {"gemm": 0.35, "attention": 0.35, "prefill": 0.3, "host": 0.5, "drawing": 0.5}
 """Spread of ln(time) around a law before anything is measured, by kind; others 0.3. The first two are the tails of
 the laws' errors on public tables (calibration.build), half of which a law explains."""
 LEAST_NOISE = 0.01

@@ -13,21 +13,25 @@ from specsim.cost.shapes import Floats
 
 @dataclass(frozen=True)
 class MeasuredHost:
-    """Seconds of a round's host and sampling work, linear in drafted tokens K, sequences B and vocabulary V.
+    """Seconds of a round around its passes, in drafted tokens K, sequences B and vocabulary V; fitted, at least 0.
 
-    round_s: once a round; draft_s: a drafted token; sequence_s: a sequence; sequence_draft_s: a sequence and drafted
-    token; entry_s: a logit of the target's rows that need none but sampling (B V); draft_entry_s: a logit drafted,
-    verified and rejected (B K V). pass_s: around each forward pass (embedding, positions, mask, last norm).
+    Bookkeeping is ``round_s + draft_s K + sequence_s B + sequence_draft_s B K``. Drawing K tokens and one more, and
+    rejecting, is ``draw_s + draw_draft_s K + entry_s B V + draft_entry_s B K V``. A pass adds ``pass_s`` (embedding,
+    positions, mask, last norm) and the softmax of its R rows of logits, ``softmax_s + softmax_entry_s R V``.
     launch_s: host time of an eager operation where a device runs behind the host; 0 on a CPU, where it is part of
-    every kernel's own time. Fitted to measurements, all at least 0.
+    every kernel's own time.
     """
 
     round_s: float
     draft_s: float
     sequence_s: float
     sequence_draft_s: float
+    draw_s: float
+    draw_draft_s: float
     entry_s: float
     draft_entry_s: float
+    softmax_s: float
+    softmax_entry_s: float
     pass_s: float
     launch_s: float
 
@@ -36,10 +40,16 @@ class MeasuredHost:
         b, k = np.asarray(sequences, dtype=np.float64), np.asarray(drafted, dtype=np.float64)
         return np.asarray(self.round_s + self.draft_s * k + b * (self.sequence_s + self.sequence_draft_s * k))
 
-    def sampling_s(self, sequences: ArrayLike, drafted: ArrayLike, vocab: int) -> Floats:
-        """Seconds a round that grow with the vocabulary: sampling each drafted token, the rejection, the last token."""
+    def drawing_s(self, sequences: ArrayLike, drafted: ArrayLike, vocab: int) -> Floats:
+        """Seconds a round of drawing each drafted token, rejecting, and drawing the last one."""
         b, k = np.asarray(sequences, dtype=np.float64), np.asarray(drafted, dtype=np.float64)
-        return np.asarray(b * vocab * (self.entry_s + self.draft_entry_s * k))
+        entries = b * vocab * (self.entry_s + self.draft_entry_s * k)
+        return np.asarray(self.draw_s + self.draw_draft_s * k + entries)
+
+    def around_pass_s(self, logit_rows: ArrayLike, vocab: int) -> Floats:
+        """Seconds around the layers of one pass whose logits become laws."""
+        rows = np.asarray(logit_rows, dtype=np.float64)
+        return np.asarray(self.pass_s + self.softmax_s + self.softmax_entry_s * rows * vocab)
 
     def engine(self) -> Engine:
         """Eager PyTorch's rules with this host: nothing captured, nothing padded."""
@@ -53,7 +63,7 @@ class MeasuredHost:
             mixed="eager",
             rules_source="eager execution: no captured graphs",
             schedule=HostCost(self.round_s + self.pass_s, self.sequence_s, 0.8, 1.25, source),
-            sampling=HostCost(0.0, 0.0, 1.0, 1.0, source),
+            sampling=HostCost(self.draw_s + self.softmax_s, 0.0, 0.8, 1.25, source),
             launch_s=self.launch_s,
             launch_source=source,
         )

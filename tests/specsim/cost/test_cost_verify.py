@@ -21,8 +21,12 @@ HOST = {
     "draft_s": 2e-5,
     "sequence_s": 1e-6,
     "sequence_draft_s": 1e-6,
+    "draw_s": 5e-5,
+    "draw_draft_s": 1e-5,
     "entry_s": 1e-9,
     "draft_entry_s": 3e-9,
+    "softmax_s": 1e-5,
+    "softmax_entry_s": 2e-9,
     "pass_s": 5e-5,
     "launch_s": 0.0,
 }
@@ -118,8 +122,9 @@ def test_a_measured_profile_serves_any_engine_and_describes_its_own_hardware(tmp
 def test_the_host_is_linear_and_its_engine_captures_nothing() -> None:
     host = MeasuredHost(**HOST)
     assert float(host.host_s(4, 3)) == pytest.approx(1e-4 + 6e-5 + 4 * (1e-6 + 3e-6))
-    assert float(host.sampling_s(2, 0, 1000)) == pytest.approx(2e-6)
-    assert float(host.sampling_s(2, 4, 1000)) == pytest.approx(2e-6 + 2 * 4 * 3e-6)
+    assert float(host.drawing_s(2, 0, 1000)) == pytest.approx(5e-5 + 2e-6)
+    assert float(host.drawing_s(2, 4, 1000)) == pytest.approx(5e-5 + 4e-5 + 2e-6 + 2 * 4 * 3e-6)
+    assert float(host.around_pass_s(8, 1000)) == pytest.approx(5e-5 + 1e-5 + 8 * 2e-6)
     tokens, graph = host.engine().padded(np.array([3.0]), np.array([1.0]))
     assert tokens.tolist() == [3.0]
     assert not graph.any()
