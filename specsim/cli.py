@@ -198,7 +198,77 @@ def hardware(json: Json = False) -> None:  # noqa: FBT002 - typer reads the defa
     hardware(as_json=json)
 
 
+@app.command()
+def verify(
+    sampler: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="What to import and judge.")],
+    algorithm: Annotated[
+        str, typer.Option(metavar="RULE", help="Claimed rule (token, block, point_mass, ...), or lossless.")
+    ] = "token",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Parameter of the rule. Repeats.")
+    ] = None,
+    level: Annotated[str, typer.Option(help="auto, interception, statistical, anytime or metamorphic.")] = "auto",
+    alpha: Annotated[float, typer.Option(metavar="P", help="False alarms of the whole check.")] = 1e-9,
+    detect_tv: Annotated[float, typer.Option(metavar="TV", help="Total variation that must be detected.")] = 0.01,
+    budget_s: Annotated[float, typer.Option(metavar="SECONDS", help="Time that the sampler may take in all.")] = 120.0,
+    seed: Annotated[int, typer.Option(help="Seed of the cases' drafts and of the Generator handed over.")] = 0,
+    arrays: Annotated[str, typer.Option(help="What the sampler takes: numpy or torch.")] = "numpy",
+    json: Json = False,  # noqa: FBT002 - typer reads the default
+) -> int:
+    """Say whether a sampler emits the law of the rule it claims: exit 0 yes, 1 no (with a witness), 2 undecided."""
+    from specsim.commands.verify import run
+
+    return run(
+        sampler,
+        algorithm=algorithm,
+        options=option or (),
+        level=level,
+        alpha=alpha,
+        detect_tv=detect_tv,
+        budget_s=budget_s,
+        seed=seed,
+        arrays=arrays,
+        as_json=json,
+    )
+
+
 app.add_typer(calibrate_app)
+
+
+listing = typer.Typer(help="List the published systems that run here, or explain one.", invoke_without_command=True)
+app.add_typer(listing, name="systems")
+
+
+@listing.callback()
+def systems(context: typer.Context, json: Json = False) -> None:  # noqa: FBT002 - typer reads the default
+    """List the published systems that run here, or explain one."""
+    if context.invoked_subcommand is None:
+        from specsim.commands.systems import systems
+
+        systems(as_json=json)
+
+
+@listing.command("show")
+def show_system(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A system of the list.")],
+    json: Json = False,  # noqa: FBT002 - typer reads the default
+) -> None:
+    """Explain one system: pipeline, rule, parameters with their sources, assumptions."""
+    from specsim.commands.systems import show
+
+    show(name, as_json=json)
+
+
+@app.command()
+def reproduce(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Systems, or all.")],
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Write a Markdown page each here (created).")] = None,
+    json: Json = False,  # noqa: FBT002 - typer reads the default
+) -> None:
+    """Rerun a paper's numbers: published, ours, error, and where every input comes from."""
+    from specsim.commands.systems import reproduce
+
+    reproduce(names, out=out, as_json=json)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -137,7 +137,7 @@ class Drawn:
 
 
 class Injected:
-    """Coins that a caller chose: ``uniforms[i]`` accepts position i, ``final`` picks every token that is sampled."""
+    """Coins that a caller chose: ``uniforms[i]`` accepts (or samples) position i, ``final`` picks the last token."""
 
     def __init__(self, uniforms: Sequence[float], final: float) -> None:
         self._uniforms, self._final = uniforms, final
@@ -147,8 +147,9 @@ class Injected:
         return Known(self._uniforms[key])  # type: ignore[call-overload]
 
     def pick(self, weights: Weights, key: Hashable = None) -> int:
-        """Inverse of the cumulative weights at the injected final uniform."""
-        return inverse(weights, self._final)
+        """Inverse of the cumulative weights at the uniform of position ``key``, the final one without a position."""
+        own = isinstance(key, int) and key < len(self._uniforms)
+        return inverse(weights, self._uniforms[key] if own else self._final)  # type: ignore[call-overload]
 
 
 class Known:

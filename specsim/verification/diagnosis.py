@@ -21,12 +21,12 @@ def likeliest(
     counts: Sequence[Mapping[String, int]],
     cases: Sequence[Case],
     *,
-    claim: str | None,
+    claimed: Sequence[Mapping[String, Any]] | None,
     groups: Sequence[Sequence[Case]],
 ) -> str | None:
     """The mutant under whose law the counts are likeliest, and by how much (natural log odds); None where none fits.
 
-    ``claim`` is the declared algorithm, which the mutant must beat; ``groups`` are the cases that shared batches.
+    ``claimed`` are the declared rule's laws, which the mutant must beat; ``groups`` are the cases that shared batches.
     """
     floats = [case.floats() for case in cases]
     scores: dict[str, float] = {}
@@ -44,7 +44,7 @@ def likeliest(
             }
             scores[f"{batch.name} ({batch.wrong})"] = _score(counts, [laws[id(case)] for case in cases])
     ranked = sorted(scores, key=lambda name: -scores[name])
-    own = _score(counts, [exact_law(claim, case) for case in floats]) if claim else -math.inf
+    own = _score(counts, claimed) if claimed else -math.inf
     best = ranked[0]
     if scores[best] <= own:
         return None

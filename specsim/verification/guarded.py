@@ -61,6 +61,10 @@ class Guarded:
         inject = self._sampler.inject  # type: ignore[attr-defined]
         return self._checked(inject, batch, self._handed(uniforms.copy()), self._handed(final.copy()))
 
+    def call(self, *arguments: Any) -> Any:
+        """Whatever the callable returns for these arguments; raises SamplerFault."""
+        return self._run(self._sampler, arguments)
+
     def close(self) -> None:
         """Let the thread end."""
         self._work.put(None)

@@ -37,20 +37,9 @@ def intercepted_law(sampler: Guarded, group: Group, c: int, *, declared: bool = 
         return group.codes(sampler.inject(picked, uniforms, final)[0])
 
     cuts: list[list[set[float]]] = [[{0.0} for _ in range(gamma)] for _ in range(count)]
-    for i in range(gamma):
-        corners = np.array(list(itertools.product((1e-9, _HIGH - 1e-9), repeat=gamma - 1))).reshape(
-            2 ** (gamma - 1), gamma - 1
-        )
-        owner_row = np.repeat(np.arange(count), len(corners))
-        others = np.tile(corners, (count, 1))
-
-        def along(owner: Ints, u: Floats, i: int = i, others: Floats = others, owner_row: Ints = owner_row) -> Ints:
-            uniforms = np.insert(others[owner], i, u, axis=1)
-            low, high = (run(owner_row[owner], uniforms, np.full(len(u), w)) for w in (0.2, 0.8))
-            return low * group.code_space + high
-
-        for owner, start, _, _ in _segments(along, len(owner_row)):
-            cuts[owner_row[owner]][i].add(round(start, 9))
+    for _ in range(gamma + 1):  # a threshold may show only where another coin falls in the right cell
+        if not any(_new_cuts(cuts, i, run, group.code_space) for i in range(gamma)):
+            break
     cells_row, cells_at, cells_volume = [], [], []
     for row in range(count):
         axes = [_intervals(sorted(found)) for found in cuts[row]]
@@ -64,6 +53,34 @@ def intercepted_law(sampler: Guarded, group: Group, c: int, *, declared: bool = 
         string = group.string_of(code)
         law[string] = law.get(string, 0.0) + mass[at_row[owner]] * cells_volume[owner] * (end - start)
     return law
+
+
+def _new_cuts(cuts: list[list[set[float]]], i: int, run: Callable[[Ints, Floats, Floats], Ints], space: int) -> bool:
+    """Add the steps along coordinate i, the others at their ends and in every cell known; whether one is new."""
+    rows, others = [], []
+    for row, axes in enumerate(cuts):
+        points = [
+            (1e-9, _HIGH - 1e-9, *((a + b) / 2 for a, b in _intervals(sorted(axis)) if len(axis) > 1))
+            for k, axis in enumerate(axes)
+            if k != i
+        ]
+        for setting in itertools.product(*points):
+            rows.append(row)
+            others.append(setting)
+    at_row, at = np.array(rows), np.array(others, dtype=np.float64).reshape(len(rows), len(cuts[0]) - 1)
+
+    def along(owner: Ints, u: Floats) -> Ints:
+        uniforms = np.insert(at[owner], i, u, axis=1)
+        low, high = (run(at_row[owner], uniforms, np.full(len(u), w)) for w in (0.2, 0.8))
+        return low * space + high
+
+    new = False
+    for owner, start, _, _ in _segments(along, len(at_row)):
+        known = cuts[rows[owner]][i]
+        if all(abs(start - edge) > 1e-8 for edge in known):
+            known.add(start)
+            new = True
+    return new
 
 
 def boundary_faults(

@@ -19,7 +19,7 @@ def metamorphic_findings(
 
     ``random`` False for rules that toss no coin (greedy). A changed input raises from every call.
     """
-    _, batch = group.draw(np.full(len(group.cases), 40), rng, declared=declared)
+    _, batch = group.draw(np.full(len(group.cases), 100), rng, declared=declared)
     seed = int(rng.integers(2**31))
     first, second, other = (sampler(batch, np.random.default_rng(s)) for s in (seed, seed, seed + 1))
     if not all(np.array_equal(a, b) for a, b in zip(first, second, strict=True)):

@@ -205,7 +205,9 @@ def _block(
     weights: Callable[[Rows, Rows, tuple[int, ...]], list[Number]] = survival_weights,
     first_failure: str | None = None,
 ) -> ChainRule:
-    """Block verification with one of its parts replaced; ``first_failure`` stops there instead of at the last success."""
+    """Block verification with one of its parts replaced; ``first_failure`` stops there instead of at the last
+    success.
+    """
 
     def rule(p: Rows, q: Rows | None, d: tuple[int, ...], coins: Coins) -> Stop:
         q, d = lossy._rows(q), drafted(d)
@@ -299,10 +301,7 @@ _T = "token"
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("softmaxed residual", _T, "the residual goes through a softmax", "transformers PR 28508", _chain(residual=_softmaxed)),
     Mutant("target residual", _T, "a rejected draft is replaced from p", "", _chain(residual=lambda p, q, d, i: p[i])),
-    Mutant(
-        "residual without the draft", _T, "residual = p with the draft removed", "", _chain(residual=lambda p, q, d, i: without(p[i], d[i]))
-    ),
-    Mutant("residual subtracts one element", _T, "only the rejected token's q is subtracted", "EAGLE issue 20", _chain(residual=_one_element)),
+    Mutant("residual subtracts one element", _T, "only the rejected token's q is subtracted, which leaves p without that token", "EAGLE issue 20", _chain(residual=_one_element)),
     Mutant("uniform residual", _T, "the residual is uniform over its support", "", _chain(residual=lambda p, q, d, i: [1 if x > 0 else 0 for x in positive_part(p[i], q[i])])),
     Mutant("absolute residual", _T, "|p - q| instead of (p - q)+", "", _chain(residual=lambda p, q, d, i: [abs(a - b) for a, b in zip(p[i], q[i], strict=True)])),
     Mutant("draft residual", _T, "the residual is drawn from q", "", _chain(residual=lambda p, q, d, i: q[i])),
@@ -450,9 +449,7 @@ def _not_renormalised(p: Weights, q: Weights, drafts: Drafts, coins: Coins) -> P
     for j, x in enumerate(drafts):
         if coins.accept(("sibling", j)).below(p[x]):
             return Pick(j, None)
-    return Pick(
-        None, [0 if x in drafts else mass for x, mass in enumerate(p)] if set(drafts) != set(range(len(p))) else p
-    )
+    return Pick(None, _some([0 if x in drafts else mass for x, mass in enumerate(p)], p))
 
 
 def _one_coin(p: Weights, q: Weights, drafts: Drafts, coins: Coins) -> Pick:

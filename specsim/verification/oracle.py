@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,6 +25,9 @@ from specsim.verification.verdict import Finding, Verdict, Witness
 
 Level = Literal["auto", "interception", "statistical", "anytime", "metamorphic"]
 Law = Mapping[String, Any]
+
+_LOOKS = 4
+"""Early, with the rows that the claimed law needs, and twice topped up where the counts show that more are needed."""
 
 _FIRST_LOOK = 4_000
 """Rows a case of the first look, which ends the check early for most broken samplers."""
@@ -174,8 +178,8 @@ class _Inspection:
 
     @property
     def alpha_each(self) -> float:
-        """False alarm of one test: two looks at every case."""
-        return self.alpha / (2 * len(self.suite))
+        """False alarm of one test: every case is looked at up to ``_LOOKS`` times."""
+        return self.alpha / (_LOOKS * len(self.suite))
 
     def run(self, sampler: Guarded, level: Level) -> Verdict:
         laws = {case.name: self.claim.law(case) for case in self.suite}
@@ -203,7 +207,9 @@ class _Inspection:
             found += metamorphic_findings(
                 sampler, group, rng, declared=self.declared, random=self.claim.algorithm not in _WITHOUT_COINS
             )
+        times = Counter(finding.name for finding in found)
         found = list({finding.name: finding for finding in found}.values())
+        found = [finding for finding in found if finding.name != "seed_ignored" or times["seed_ignored"] == len(parts)]
         verdict = replace(verdict, findings=(*verdict.findings, *found), levels=(*verdict.levels, "metamorphic"))
         if any(finding.weight == "rejects" for finding in found):
             return replace(verdict, status="rejected")
@@ -224,7 +230,7 @@ class _Inspection:
                         Finding("wrong_law", f"total variation {excess:.3g} on case {case.name}, by interception"),
                     )
                     counts = [{string: max(round(1e6 * mass), 0) for string, mass in law.items()}]
-                    cause = likeliest(counts, [case], claim=self.claim.algorithm, groups=[[case]])
+                    cause = likeliest(counts, [case], claimed=self._declared([case]), groups=[[case]])
                     return replace(
                         verdict,
                         status="rejected",
@@ -285,7 +291,7 @@ class _Inspection:
         counted = Counted(parts, [np.zeros((len(group.cases), group.code_space), dtype=np.int64) for group in parts])
         verdict = replace(verdict, levels=(*verdict.levels, "anytime" if anytime else "statistical"))
         limit = time.monotonic() + 0.8 * self.budget_s
-        shares = [0.02, *np.linspace(0.1, 1.0, 10)] if anytime else [None, 1.0]
+        shares = [0.02, *np.linspace(0.1, 1.2, 12)] if anytime else [None, 1.0, 1.2, 1.5]
         for share in shares:
             goals = [np.minimum(rows, _FIRST_LOOK) if share is None else np.ceil(rows * share) for rows in wanted]
             in_time = self._fill(sampler, counted, goals, rng, limit)
@@ -293,9 +299,10 @@ class _Inspection:
             verdict = replace(verdict, rows=counted.total, **judged)
             if verdict.status == "rejected":
                 return self._explained(counted, replace(verdict, min_detectable_tv=None))
-            if not in_time or (anytime and (verdict.min_detectable_tv or 1.0) <= self.detect_tv):
+            enough = share is not None and (verdict.min_detectable_tv or 1.0) <= self.detect_tv * 1.01
+            if not in_time or enough or counted.total >= self.max_rows:
                 break
-        if (verdict.min_detectable_tv or 1.0) > self.detect_tv * 1.02:
+        if (verdict.min_detectable_tv or 1.0) > self.detect_tv * 1.01:
             line = (
                 f"{verdict.rows:,} rows detect a total variation of {verdict.min_detectable_tv:.3g}, not"
                 f" {self.detect_tv:g};"
@@ -399,7 +406,10 @@ class _Inspection:
         if not cases:
             return verdict
         members = [[case for g2, _, case in small if g2 == g] for g in dict.fromkeys(g for g, _, _ in small)]
-        return replace(verdict, explanation=likeliest(counts, cases, claim=self.claim.algorithm, groups=members))
+        return replace(verdict, explanation=likeliest(counts, cases, claimed=self._declared(cases), groups=members))
+
+    def _declared(self, cases: Sequence[Case]) -> list[dict[String, Any]] | None:
+        return None if self.claim.algorithm is None else [self.claim.law(case) for case in cases]
 
     def _controlled(
         self, parts: tuple[Group, ...], laws: Mapping[str, Law], verdict: Verdict, *, anytime: bool

@@ -74,15 +74,15 @@ def _disjoint(case: Case) -> Case:
         kept = [mass if x % 2 == odd else Fraction(0) for x, mass in enumerate(row)]
         return tuple(mass / sum(kept) for mass in kept)
 
-    target = {s: half(row, 0) if len(s) == 0 else row for s, row in case.target.items()}
+    target: dict[String, Row] = {s: half(row, 0) if len(s) == 0 else row for s, row in case.target.items()}
     return Case(target, {s: half(row, 1) for s, row in case.draft.items()}, case.gamma, None, "disjoint supports")
 
 
 def _tails() -> Case:
     """Drafts that the target hardly allows: acceptance 0.008, where a coarse or non-strict coin shows."""
     f = Fraction
-    after = {(x,): (f(x + 1, 10), f(1, 10), f(8 - x, 10)) for x in range(3)}
-    target = {(): (f(4, 1000), f(6, 1000), f(990, 1000)), **after}
+    after: dict[String, Row] = {(x,): (f(x + 1, 10), f(1, 10), f(8 - x, 10)) for x in range(3)}
+    target: dict[String, Row] = {(): (f(4, 1000), f(6, 1000), f(990, 1000)), **after}
     return Case(target, {(): (f(49, 100), f(49, 100), f(2, 100))}, 1, None, "tails")
 
 

@@ -1,0 +1,83 @@
+"""``specsim verify``: is a sampler what it claims to be? Exit status 0 consistent, 1 rejected, 2 inconclusive."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from specsim.errors import InputError
+
+
+def run(
+    sampler: str,
+    *,
+    algorithm: str,
+    options: Sequence[str],
+    level: str,
+    alpha: float,
+    detect_tv: float,
+    budget_s: float,
+    seed: int,
+    arrays: str,
+    as_json: bool,
+) -> int:
+    """Import ``package.module:function``, judge it, print the verdict and return the exit status."""
+    from specsim.verification.oracle import Level, check_sampler
+
+    if level not in get_args(Level):
+        raise InputError(f"{level!r}: give one of {', '.join(get_args(Level))}", field="--level")
+    found = imported(sampler)
+    verdict = check_sampler(
+        found,
+        None if algorithm == "lossless" else algorithm,
+        level=cast("Level", level),
+        alpha=alpha,
+        detect_tv=detect_tv,
+        budget_s=budget_s,
+        seed=seed,
+        arrays=cast('Literal["numpy", "torch"]', arrays),
+        **_parameters(options),
+    )
+    print(verdict.to_json() if as_json else verdict)
+    return verdict.exit_code
+
+
+def imported(where: str) -> Callable[..., Any]:
+    """The object at ``package.module:function``, after saying on stderr which module is imported."""
+    module, _, name = where.partition(":")
+    if not module or not name:
+        raise InputError(f"{where!r}: give package.module:function", field="SAMPLER")
+    print(f"importing {module} (from {Path.cwd()} or the installed packages)", file=sys.stderr)
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:
+        line = " ".join(str(error).split())
+        raise InputError(f"{module!r} can't be imported: {type(error).__name__}: {line}", field="SAMPLER") from error
+    finally:
+        sys.path.pop(0)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise InputError(f"module {module!r} has no {name!r}", field="SAMPLER")
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(f"{where!r} is a {type(found).__name__}, not something to call", field="SAMPLER")
+    return cast("Callable[..., Any]", found)
+
+
+def _parameters(options: Sequence[str]) -> dict[str, Any]:
+    """``name=value`` pairs, values as TOML writes them (a bare word is text)."""
+    given: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"{option!r}: give name=value", field="--option")
+        try:
+            given[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            given[name] = value
+    return given
