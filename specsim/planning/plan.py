@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from specsim.cost.shapes import Trust
 from specsim.planning.capacity import Replica
 from specsim.planning.deployment import Deployment, deploy
-from specsim.planning.estimate import estimate
+from specsim.planning.estimate import estimate, intervals
 from specsim.planning.grid import Grid, best_lengths, off_above
 from specsim.planning.operating import Choice, Curve, asked_rate, choose
 from specsim.planning.provenance import provenance, warnings
@@ -144,48 +145,56 @@ def _recommendation(
 
 
 def _grid_rows(label: str, grid: Grid, surface: Surfaces) -> list[dict[str, Any]]:
-    rows = []
-    for i, k in enumerate(grid.lengths):
-        known = bool(np.isfinite(grid.tokens[i]))
-        tokens = estimate(float(grid.tokens[i]), grid.token_draws[i]).to_dict() if known else None
-        for j, batch in enumerate(grid.batches):
-            for m, context in enumerate(grid.contexts):
-                if not surface.fits[j, m]:
-                    continue
-                rows.append(
-                    {
-                        "drafter": label,
-                        "k": int(k),
-                        "batch": int(batch),
-                        "context_tokens": int(context),
-                        "tokens_per_round": tokens,
-                        "step_ms": _times(
-                            estimate(float(grid.round_s[i, j, m]), grid.round_draws_s[i, j, m]), 1e3
-                        ).to_dict(),
-                        "speedup": estimate(float(grid.speedup[i, j, m]), grid.speedup_draws[i, j, m]).to_dict()
-                        if known
-                        else None,
-                        "trust": _trust_name(int(grid.trust[i, j, m])),
-                    }
-                )
-    return rows
-
-
-def _break_even_rows(label: str, grid: Grid, surface: Surfaces) -> list[dict[str, Any]]:
+    steps = _table(1e3 * grid.round_s, 1e3 * grid.round_draws_s)
+    speeds = _table(grid.speedup, grid.speedup_draws)
+    tokens = _table(grid.tokens, grid.token_draws)
+    known = np.isfinite(grid.tokens)
     return [
         {
             "drafter": label,
-            "k": int(k),
-            "batch": int(batch),
-            "context_tokens": int(context),
-            "acceptance_length": estimate(float(grid.break_even[i, j, m]), grid.break_even_draws[i, j, m]).to_dict(),
-            "possible": bool(grid.break_even[i, j, m] <= k + 1),
+            "k": int(grid.lengths[i]),
+            "batch": int(grid.batches[j]),
+            "context_tokens": int(grid.contexts[m]),
+            "tokens_per_round": tokens(i) if known[i] else None,
+            "step_ms": steps(i, j, m),
+            "speedup": speeds(i, j, m) if known[i] else None,
+            "trust": Trust(int(grid.trust[i, j, m])).name.lower(),
         }
-        for i, k in enumerate(grid.lengths)
-        for j, batch in enumerate(grid.batches)
-        for m, context in enumerate(grid.contexts)
-        if k > 0 and surface.fits[j, m]
+        for i, j, m in _cells(grid, surface)
     ]
+
+
+def _break_even_rows(label: str, grid: Grid, surface: Surfaces) -> list[dict[str, Any]]:
+    needed = _table(grid.break_even, grid.break_even_draws)
+    return [
+        {
+            "drafter": label,
+            "k": int(grid.lengths[i]),
+            "batch": int(grid.batches[j]),
+            "context_tokens": int(grid.contexts[m]),
+            "acceptance_length": needed(i, j, m),
+            "possible": bool(grid.break_even[i, j, m] <= grid.lengths[i] + 1),
+        }
+        for i, j, m in _cells(grid, surface)
+        if grid.lengths[i] > 0
+    ]
+
+
+def _cells(grid: Grid, surface: Surfaces) -> Iterator[tuple[int, int, int]]:
+    """Indices of length, batch and context wherever the cache holds the batch."""
+    return (
+        (i, j, m)
+        for i in range(len(grid.lengths))
+        for j in range(len(grid.batches))
+        for m in range(len(grid.contexts))
+        if surface.fits[j, m]
+    )
+
+
+def _table(values: np.ndarray, draws: np.ndarray) -> Callable[..., dict[str, float]]:
+    """Estimates of a whole array at once, looked up by index."""
+    columns = intervals(values, draws)
+    return lambda *at: dict(zip(("value", "low", "high"), (float(column[at]) for column in columns), strict=True))
 
 
 def _capacity(
@@ -285,9 +294,3 @@ def _times(one: Estimate, factor: float) -> Estimate:
 
 def _label(choice: Choice) -> str:
     return f"{choice.label}, K={choice.k}" if choice.k else "no speculation"
-
-
-def _trust_name(code: int) -> str:
-    from specsim.cost.shapes import Trust
-
-    return Trust(code).name.lower()
