@@ -95,10 +95,11 @@ def at_rate(workload: Workload, rate_per_s: float) -> Workload:
 
 def pressure(runs: list[Result], slo: Slo) -> tuple[float, str]:
     """The largest ratio of a latency's quantile to its limit over the pooled runs, and the name of that limit."""
-    worst, name = 0.0, "none"
+    worst, name = 1e-9, "none"
     for quantity, quantile, limit_s in slo.limits:
         values = np.concatenate([getattr(r, f"{quantity}_s") for r in runs])
-        ratio = float(np.nanquantile(values, quantile)) / limit_s
+        values = values[np.isfinite(values)]  # a one-token output has no TPOT
+        ratio = float(np.quantile(values, quantile)) / limit_s if values.size else 0.0
         if ratio > worst:
             worst, name = ratio, f"{quantity.upper()} p{quantile * 100:.0f}"
     return worst, name

@@ -97,7 +97,7 @@ class Curve:
             output_tokens=self.output_tokens,
             prefill_s=prefill_s,
             max_batch=int(self.batches[-1]),
-            max_seconds_per_token=tpot_s,
+            max_seconds_per_token=tpot_s if self.output_tokens > 1.0 else None,  # one token has no time between
         )
 
 

@@ -77,7 +77,7 @@ def warnings(deployment: Deployment, choices: tuple[Choice, ...]) -> list[str]:
     if deployment.workload is not None and deployment.scenario.slo is None:
         notes.append("no SLO is given, so no capacity is computed; add [slo] or --slo-tpot-ms and --slo-ttft-ms")
     most = max(choices, key=lambda c: c.rate_per_s, default=None)
-    if most is not None and most.rate_per_s > 1.02 * choices[0].rate_per_s:
+    if most is not None and most.rate_per_s > 1.02 * choices[0].rate_per_s > 0.0:
         notes.append(
             f"{choices[0].label} at K={choices[0].k} is best at the asked load; under the highest load {most.label} at "
             f"K={most.k} sustains {most.rate_per_s / choices[0].rate_per_s:.2f} times its rate (closed form)"

@@ -170,3 +170,10 @@ def test_a_model_that_does_not_fit_is_one_line_with_the_arithmetic() -> None:
 def test_a_drafter_that_may_only_draft_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="at least 1"):
         planned(drafter=[{"method": "eagle3", "num_speculative_tokens": [0]}])
+
+
+def test_one_token_answers_have_no_tpot_to_limit() -> None:
+    workload = {**BASE["workload"], "output_tokens": {"kind": "fixed", "tokens": 1}}
+    rows = planned(workload=workload)["capacity"]
+    assert all(row["request_rate_per_s"]["value"] > 0 for row in rows)
+    assert all(row["binding_constraint"] in ("TTFT p95", "the engine's own throughput") for row in rows)
