@@ -20,7 +20,6 @@ from specsim.cost.law import ARITHMETIC, gemm_work
 from specsim.cost.model_shape import ModelShape
 from specsim.cost.profile import ANY_ENGINE, MEASURED_SCHEMA
 from specsim.cost.shapes import Floats
-from specsim.cost.verify import verify_work
 from specsim.errors import InputError
 
 PEAK_MARGIN = 1.02
@@ -34,27 +33,33 @@ def hardware_of(device: Device, data: pd.DataFrame, dtype: str) -> tuple[Hardwar
     """The hardware of a profile, and what its file says of it: a shipped name, or the peaks that were seen."""
     if device.shipped is not None:
         return load_hardware(device.shipped), device.shipped
-    rates: list[tuple[float, float]] = []
-    for _, row in data[data["kind"] == "gemm"].iterrows():
-        moved, flops = gemm_work(row["m"], row["n"], row["k"], dtype)
-        rates.append((float(moved) / row["seconds"], float(flops) / row["seconds"]))
-    for _, row in data[data["kind"] == "attention"].iterrows():
-        _, flops, _ = verify_work(row["queries"], row["batch"], row["cached"] + row["queries"], **_head(row, dtype))
-        rates.append((0.0, float(flops) / row["seconds"]))
-    bandwidth, peak = (PEAK_MARGIN * max(rate[i] for rate in rates) for i in (0, 1))
+    bandwidth, peak = peaks_seen(data[data["kind"] == "gemm"], data[data["kind"] == "attention"], dtype)
     source = "measured here: the highest rate of any kernel, caches included, and 2 %"
     fields: dict[str, Any] = {
         "name": device.name if device.kind == "cuda" else f"{device.name}, {device.threads} threads",
         "multiprocessors": device.multiprocessors,
         "memory_bytes": device.memory_bytes,
-        "memory_bandwidth_bytes_per_s": digits(bandwidth, 4),
-        "peak_flops_per_s": {ARITHMETIC[dtype]: digits(peak, 4)},
+        "memory_bandwidth_bytes_per_s": bandwidth,
+        "peak_flops_per_s": {ARITHMETIC[dtype]: peak},
         "link_bandwidth_bytes_per_s": 0.0,
         "node_link_bandwidth_bytes_per_s": 0.0,
         "gpus_per_node": 1,
     }
     fields["sources"] = {name: source if "per_s" in name else "the device" for name in fields if name != "name"}
     return Hardware(**fields), fields
+
+
+def peaks_seen(products: pd.DataFrame, attention: pd.DataFrame, dtype: str) -> tuple[float, float]:
+    """The highest rates of any kernel and 2 %: bytes/s and operations/s that nothing measured here exceeds."""
+    m, n, k, seconds = (products[name].to_numpy(dtype=np.float64) for name in ("m", "n", "k", "seconds"))
+    moved, flops = gemm_work(m, n, k, dtype)
+    q, b, cached, h, kv, d, attended = (
+        attention[name].to_numpy(dtype=np.float64)
+        for name in ("queries", "batch", "cached", "heads", "kv_heads", "head_dim", "seconds")
+    )
+    more = 4.0 * q * b * (cached + q) * h * d / attended
+    bandwidth, peak = float((moved / seconds).max()), float(max((flops / seconds).max(), more.max(initial=0.0)))
+    return digits(PEAK_MARGIN * bandwidth, 4), digits(PEAK_MARGIN * peak, 4)
 
 
 def fit_profile(
@@ -98,12 +103,12 @@ def fit_profile(
     host, left = fit_host(data, device)
     keep("host", "measured_host", {"PARAMETRIC": left})
 
-    residuals["attention"]["TRANSFERRED"] = _normal(PRIOR_SD["chunk"])
+    residuals["attention"]["TRANSFERRED"] = normal_quantiles(PRIOR_SD["chunk"])
     worst = max(np.abs(residuals["verify"]["PARAMETRIC"]))
-    residuals["verify"]["TRANSFERRED"] = _normal(max(PRIOR_SD["chunk"], worst / 2.326))
+    residuals["verify"]["TRANSFERRED"] = normal_quantiles(max(PRIOR_SD["chunk"], worst / 2.326))
     factors = [load_engine(name).schedule for name in ("vllm", "sglang")]
     spread = max(np.log(factor.high) for factor in factors), max(-np.log(factor.low) for factor in factors)
-    residuals["host"] = {"TRANSFERRED": _normal(max(spread) / 1.645)}
+    residuals["host"] = {"TRANSFERRED": normal_quantiles(max(spread) / 1.645)}
     if impossible:
         notes.append(f"{impossible:.1%} of the products were faster than the datasheet allows, and left out")
     low = impossible > MOST_IMPOSSIBLE or provenance.get("disturbed", False)
@@ -132,11 +137,8 @@ def fit_profile(
     }
 
 
-def _head(row: pd.Series, dtype: str) -> dict[str, Any]:
-    return {"heads": row["heads"], "kv_heads": row["kv_heads"], "head_dim": int(row["head_dim"]), "kv_dtype": dtype}
-
-
-def _normal(sd: float) -> list[float]:
+def normal_quantiles(sd: float) -> list[float]:
+    """Quantiles of a normal around 0, at the probabilities that profiles hold."""
     from scipy.special import ndtri
 
     return [round(float(x), 4) for x in sd * ndtri(PROBABILITIES)]

@@ -164,6 +164,40 @@ def read_kernels(directory: Path, *, layers: int, graph_sizes: Sequence[int], ho
     )
 
 
+@dataclass(frozen=True)
+class KernelTables:
+    """The three tables of a directory as they are, and what ``meta.yaml`` says of them; None where it isn't there."""
+
+    dense: pd.DataFrame
+    attention: pd.DataFrame
+    per_sequence: pd.DataFrame
+    tp: int
+    model: str | None
+    gpu: str | None
+    version: str | None
+
+
+def kernel_tables(directory: Path) -> KernelTables:
+    """The tables of ``directory`` (or of its folder ``tp1``); InputError naming a file that is missing or wrong."""
+    folder = directory if (directory / "dense.csv").exists() or not (directory / "tp1").is_dir() else directory / "tp1"
+    meta = next((p / "meta.yaml" for p in (folder, folder.parent) if (p / "meta.yaml").is_file()), None)
+    told: dict[str, str] = {}
+    for line in meta.read_text(encoding="utf-8").splitlines() if meta is not None else ():
+        name, colon, value = line.partition(":")
+        if colon and value.strip() and not name.startswith((" ", "#")):
+            told.setdefault(name, value.strip().strip("'\""))
+    digits = folder.name.removeprefix("tp")
+    return KernelTables(
+        dense=_table(folder / "dense.csv", ("layer", "tokens", "time_us")),
+        attention=_table(folder / "attention.csv", ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode", "time_us")),
+        per_sequence=_table(folder / "per_sequence.csv", ("layer", "sequences", "time_us")),
+        tp=int(digits) if digits.isdigit() else 1,
+        model=told.get("model"),
+        gpu=told.get("hardware"),
+        version=told.get("vllm_version"),
+    )
+
+
 def _mixed(attention: pd.DataFrame, file: str) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     """The grid of chunk x past x decodes x cache that is complete: axis values that double (0 included)."""
     rows = attention[(attention.prefill_chunk > 0) & (attention.n_decode < 256)]
@@ -189,6 +223,8 @@ def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         table = pd.read_csv(path)
     except FileNotFoundError:
         raise InputError("not found; a kernel table is expected here", file=str(path)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"is not a readable CSV table ({error})", file=str(path)) from None
     for name in columns:
         if name not in table.columns:
             raise InputError(f"no such column; it has {', '.join(map(str, table.columns))}", file=str(path), field=name)
