@@ -29,7 +29,7 @@ class Judged(Protocol):
     """
 
     def __call__(
-        self, target: Floats, draft: Floats | None, tokens: Ints, uniforms: Floats
+        self, target: Floats, draft: Floats | None, tokens: Ints, uniforms: Floats, /
     ) -> tuple[Ints, Callable[[Ints], Floats]]:
         """Return the number accepted [B], and a function from it to the rows of the last token."""
         ...
