@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -28,13 +28,22 @@ class Target(Section):
         description="GPU: a name that `specsim hardware` lists, or the path of a profile file"
     )
     engine: Engine = Field(default="vllm", description="serving engine whose measured kernels price a step")
-    dtype: Literal["bf16", "fp8", "fp8_static", "fp8_block", "mxfp4"] = Field(
+    dtype: Literal["bf16", "fp8", "fp8_static", "fp8_block", "mxfp4", "fp32"] = Field(
         default="bf16",
         description="precision of weights and products; fp8 scales activations as they come, fp8_static as the "
-        "checkpoint says, fp8_block scales blocks of 128 x 128 weights; mxfp4 is 4-bit experts between 16-bit layers",
+        "checkpoint says, fp8_block scales blocks of 128 x 128 weights; mxfp4 is 4-bit experts between 16-bit layers; fp32 for profiles measured on a CPU",
     )
-    kv_dtype: Literal["bf16", "fp8"] = Field(default="bf16", description="precision of the cache")
+    kv_dtype: Literal["bf16", "fp8", "fp32"] = Field(
+        default="bf16", description="precision of the cache (fp32 where the weights are)"
+    )
     tensor_parallel: Count = Field(default=1, description="GPUs that one replica is cut over")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cache_of_full_precision(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("dtype") == "fp32" and "kv_dtype" not in given:
+            return {**given, "kv_dtype": "fp32"}
+        return given
 
 
 class Acceptance(Section):
