@@ -56,7 +56,13 @@ class Ledger:
         self.accepted[i] += accepted
         return self._emit(i, emitted, now) if emitted else False
 
+    def waste(self, i: int, drafted: int) -> None:
+        """Tokens drafted in vain, never put to a verification that committed."""
+        self.drafted[i] += drafted
+
     def _emit(self, i: int, tokens: int, now: float) -> bool:
+        if self.finish_s[i] == self.finish_s[i]:
+            raise RuntimeError(f"request {i} is finished and commits again")
         self.commits += 1
         if self.emitted[i] == 0:
             self.first_token_s[i] = now

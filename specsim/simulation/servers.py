@@ -21,7 +21,7 @@ class Job:
     """One piece of work: who it is for, what it is (the price reads it), and what happens when it is done.
 
     priority: lower runs first on a priority server, ties in order of arrival (a deadline makes it earliest-first).
-    cancelled work that still queues is skipped; running work is finished, its result being nobody's.
+    Cancelled work that queues is skipped; a running batch ends at once when all of it is cancelled (``Server.cancel``).
     """
 
     __slots__ = ("came_s", "cancelled", "owner", "priority", "started_s", "then", "what")
@@ -37,7 +37,7 @@ class Job:
 
 @dataclass(frozen=True)
 class ServerUse:
-    """What a server did: seconds busy, batches run, jobs in them, and jobs whose owner had cancelled them running."""
+    """What a server did: seconds busy, batches run, jobs in them, and seconds that cancelled jobs had run for."""
 
     name: str
     busy_s: float
@@ -99,6 +99,8 @@ class Server:
         self._by_priority = self.batching.order == "priority"
         self._eager = self.batching.window_s == 0 and self.batching.min_batch == 1
         self._running: list[Job] = []
+        self._end: Timeout | None = None
+        self._end_s = 0.0
         self._came = 0
         self._window: Timeout | None = None
         self._closed = False  # the window is over: what is there goes
@@ -112,8 +114,8 @@ class Server:
 
     @property
     def load(self) -> int:
-        """Jobs queued and running."""
-        return len(self._queue) + len(self._heap) + len(self._running)
+        """Jobs queued and running, cancelled ones not counted."""
+        return len(self.waiting()) + sum(not job.cancelled for job in self._running)
 
     def submit(self, job: Job) -> None:
         """Queue a job; ``job.then(job)`` is called when its batch is done."""
@@ -131,6 +133,15 @@ class Server:
         done = self.env.event()
         self.submit(Job(owner, what, done.succeed, priority))
         return done
+
+    def cancel(self, job: Job) -> None:
+        """Nobody wants the job any more: it leaves the queue, or the server stops if all that it runs is cancelled."""
+        job.cancelled = True
+        if job in self._running and all(other.cancelled for other in self._running):
+            self.busy_s -= self._end_s - self.env.now
+            self.wasted_s += self.env.now - job.started_s
+            self._running, self._end = [], None
+            self._consider(None)
 
     def use(self) -> ServerUse:
         """What it has done until now."""
@@ -171,7 +182,9 @@ class Server:
         self.batches += 1
         self.jobs += len(batch)
         self.busy_s += seconds
-        Timeout(self.env, seconds).callbacks.append(self._finish)
+        self._end = Timeout(self.env, seconds)
+        self._end_s = now + seconds
+        self._end.callbacks.append(self._finish)
 
     def _ready(self) -> bool:
         queued = len(self.waiting())
@@ -222,7 +235,9 @@ class Server:
                     batch.append(job)
         return batch
 
-    def _finish(self, _: Event) -> None:
+    def _finish(self, event: Event) -> None:
+        if event is not self._end:
+            return  # all of that batch was cancelled
         batch, queue = self._running, self._heap if self._by_priority else self._queue
         alone = len(batch) == 1 and not queue
         if alone:
