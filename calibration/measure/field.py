@@ -37,20 +37,39 @@ def fit_field(places: Floats, residuals: Floats, *, groups: Floats | None = None
 
     groups: labels [N]; whole groups are left out together then, and ``left_out`` is of that.
     """
-    best: Field | None = None
+    length, nugget = _covariance(places, residuals, groups)
+    correlation = np.exp(-_distance(places, places) / length)
+    _, weights, left = _solve(correlation, nugget, residuals, groups)
+    return Field(places, residuals, length, nugget, weights, left)
+
+
+MOST_TRIED = 500
+"""Points that lengths and nuggets are compared on: more change the choice little, and take their cube in time."""
+
+
+def _covariance(places: Floats, residuals: Floats, groups: Floats | None) -> tuple[float, float]:
+    if residuals.size > MOST_TRIED:
+        kept = np.random.default_rng(0).permutation(residuals.size)[:MOST_TRIED]
+        places, residuals, groups = places[kept], residuals[kept], None if groups is None else groups[kept]
+    best, chosen = np.inf, (LENGTHS[0], NUGGETS[0])
     for length in LENGTHS:
         correlation = np.exp(-_distance(places, places) / length)
         for nugget in NUGGETS:
-            covariance = (1.0 - nugget) * correlation
-            covariance[np.diag_indices_from(covariance)] = 1.0
-            inverse = np.linalg.inv(covariance)
-            weights = inverse @ residuals
-            left = weights / np.diag(inverse) if groups is None else _without_groups(inverse, weights, groups)
-            field = Field(places, residuals, length, nugget, weights, left)
-            if best is None or np.median(np.abs(left)) < np.median(np.abs(best.left_out)):
-                best = field
-    assert best is not None
-    return best
+            error = float(np.median(np.abs(_solve(correlation, nugget, residuals, groups)[2])))
+            if error < best:
+                best, chosen = error, (length, nugget)
+    return chosen
+
+
+def _solve(
+    correlation: Floats, nugget: float, residuals: Floats, groups: Floats | None
+) -> tuple[Floats, Floats, Floats]:
+    """Inverse covariance, weights, and the residuals that are left when points (or groups) are left out."""
+    covariance = (1.0 - nugget) * correlation
+    covariance[np.diag_indices_from(covariance)] = 1.0
+    inverse = np.linalg.inv(covariance)
+    weights = inverse @ residuals
+    return inverse, weights, weights / np.diag(inverse) if groups is None else _without_groups(inverse, weights, groups)
 
 
 def _without_groups(inverse: Floats, weights: Floats, groups: Floats) -> Floats:
