@@ -54,17 +54,17 @@ class Errors:
     """ln(predicted / measured) of one predictor on held-out rows."""
 
     who: str
-    values: Floats
+    logs: Floats
 
     @property
     def median_pct(self) -> float:
         """Median absolute relative error in percent."""
-        return float(np.median(np.abs(np.expm1(self.values)))) * 100.0
+        return float(np.median(np.abs(np.expm1(self.logs)))) * 100.0
 
     @property
     def p95_pct(self) -> float:
         """95th percentile of it."""
-        return float(np.quantile(np.abs(np.expm1(self.values)), 0.95)) * 100.0
+        return float(np.quantile(np.abs(np.expm1(self.logs)), 0.95)) * 100.0
 
 
 def products(gpu: str) -> pd.DataFrame:
@@ -291,7 +291,7 @@ def main() -> None:
             for error in errors.values():
                 print(_line(gpu, error, *(target if error.who == "profile's fit" else ())))
             for error in models.values():
-                print(_line(gpu, Errors(f"  {error.who}", error.values)))
+                print(_line(gpu, Errors(f"  {error.who}", error.logs)))
     except InputError as absent:
         print(f"   left out: {absent}")
     print("\n3. Share of held-out products within their 90 % interval; target 85 to 95 % of all, 80 % of every group")

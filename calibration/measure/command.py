@@ -118,9 +118,7 @@ def session_for(
 
     sparse = [model.name for model in models if model.experts]
     if sparse:
-        raise InputError(
-            f"{sparse[0]} is a mixture of experts, which is not measured yet; give dense models", field="--model"
-        )
+        raise InputError(f"{sparse[0]} has experts, which are not measured yet; give dense models", field="--model")
     for model in models:
         model.check_parallel(tensor_parallel)
     weights = min(model.weight_bytes(tensor_parallel=tensor_parallel, dtype=dtype) for model in models)

@@ -44,7 +44,7 @@ def test_growth_with_tokens_of_a_model_never_seen_is_within_the_target(gpu: str,
     assert fit.median_pct <= median + 0.05  # 3.0 as printed
     assert fit.p95_pct <= p95
     assert len(models) >= 6
-    assert sum(error.values.size for error in models.values()) == fit.values.size
+    assert sum(error.logs.size for error in models.values()) == fit.logs.size
 
 
 @pytest.mark.slow

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from calibration.measure.command import calibrate
+from calibration.measure.device import Device, clocks, detect, free_bytes, pinned
+from calibration.measure.fit import fit_profile
+from calibration.measure.kernels import Workshop
+from calibration.measure.points import TINY, Point, candidates
+from calibration.measure.samples import Samples, medians, read_samples
+from calibration.measure.session import Session
+from calibration.measure.timers import Prepared, Timing, WrongOutputError, spread, time_on_cpu
+from specsim.cost.model_shape import ModelShape
+from specsim.cost.profile import load_profile
+from specsim.cost.shapes import Segment, StepShape, Trust
+from specsim.cost.step import StepCost
+from specsim.errors import InputError
+
+SMALL = ModelShape("small", 2, 128, heads=4, kv_heads=2, head_dim=32, vocab=512, intermediate=256)
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "intermediate_size": 256,
+    "vocab_size": 512,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture(scope="module")
+def device() -> Device:
+    return detect("cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return str(folder / "config.json")
+
+
+def session(device: Device, path: Path, make: object = None) -> Session:
+    workshop = Workshop(device, torch.float32, 1e6)
+    return Session(device, make or workshop.prepare, Samples.open(path, device.identity), 4, repeats=3)  # type: ignore[arg-type]
+
+
+def test_the_device_says_what_it_is(device: Device) -> None:
+    assert device.kind == "cpu"
+    assert device.shipped is None
+    assert device.cache_bytes >= 32 << 20
+    assert 0 < free_bytes(device) <= device.memory_bytes
+    assert all(isinstance(value, str) for value in clocks(device).values())
+    assert json.loads(json.dumps(device.identity)) == device.identity
+    with pinned(device):
+        assert torch.get_num_threads() == 1
+
+
+def test_gpus_are_known_by_their_drivers_names() -> None:
+    def gpu(name: str) -> str | None:
+        return Device("cuda", name, 1, 1, 1, 0).shipped
+
+    assert gpu("NVIDIA H100 80GB HBM3") == "h100_sxm"
+    assert gpu("NVIDIA H100 PCIe") is None
+    assert gpu("NVIDIA A100-SXM4-80GB") == "a100_sxm"
+    assert gpu("NVIDIA GeForce RTX 4090") is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "threads", "says"),
+    [("tpu", None, "'tpu' is not a device"), ("cpu", 0, "this process may use 1 to"), ("cpu", 9999, "9999 threads")],
+)
+def test_a_device_that_is_not_there_is_one_line(wanted: str, threads: int | None, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        detect(wanted, threads=threads)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_no_cuda_says_what_to_do() -> None:
+    with pytest.raises(InputError, match="no CUDA device here; give --device cpu"):
+        detect("cuda")
+
+
+def test_samples_are_taken_in_turns_through_all_copies() -> None:
+    order: list[tuple[str, int]] = []
+    kernels = [Prepared(lambda i, name=name: order.append((name, i)), copies=3) for name in "ab"]
+    timings = time_on_cpu(kernels, repeats=4)
+    assert [t.wall_s.size for t in timings] == [4, 4]
+    assert all((t.wall_s > 0).all() for t in timings)
+    assert {i for name, i in order if name == "a"} == {0, 1, 2}
+    turns = [name for i, (name, _) in enumerate(order) if i == 0 or order[i - 1][0] != name]
+    assert turns[-8:] == ["a", "b"] * 4
+
+
+def test_a_kernel_that_leaves_its_output_poisoned_is_found() -> None:
+    with pytest.raises(WrongOutputError):
+        time_on_cpu([Prepared(lambda _: torch.full((2,), float("nan")))], repeats=1)
+
+
+def test_every_kind_of_point_becomes_a_kernel_that_runs(device: Device) -> None:
+    workshop = Workshop(device, torch.float32, 1e6)
+    seen = set()
+    for point in candidates([SMALL], dtype="fp32", grid=TINY):
+        if point.kind in seen:
+            continue
+        for kernel in workshop.prepare(point).values():
+            kernel.run(0)
+            kernel.run(kernel.copies - 1)
+        seen.add(point.kind)
+    assert {"gemm", "attention", "prefill", "host", "drawing", "softmax", "stack"} <= seen
+
+
+def test_attention_is_causal_within_the_query_tokens(device: Device) -> None:
+    """The first of three query tokens must not see the last two: hiding them changes nothing for it."""
+    workshop = Workshop(device, torch.float32, 1.0)
+    point = Point.of("attention", queries=3, batch=1, cached=13, heads=4, kv_heads=2, head_dim=32)
+    kernel = workshop.prepare(point)["masked"]
+    cells = dict(zip(kernel.run.__code__.co_freevars, (c.cell_contents for c in kernel.run.__closure__), strict=True))
+    out = kernel.run(0).clone()
+    keys, values = cells["caches"][0]
+    values[:, :, 14:] += 5.0
+    changed = (kernel.run(0) - out).abs().amax(dim=(0, 1, 3)).view(2, 3)  # group, query
+    assert (changed[:, 0] == 0).all()
+    assert (changed[:, 1:] > 0).all()
+    assert keys.shape[2] == 16
+
+
+def test_copies_rotate_through_more_than_the_cache_but_not_more_than_the_model(device: Device) -> None:
+    workshop = Workshop(device, torch.float32, 10e6)
+    assert workshop.prepare(Point.of("gemm", m=1, n=512, k=1024))["linear"].copies == 5
+    assert workshop.prepare(Point.of("gemm", m=1, n=4096, k=4096))["linear"].copies == 1
+
+
+def test_a_session_measures_saves_and_resumes(device: Device, tmp_path: Path) -> None:
+    path, points = tmp_path / "s.parquet", candidates([SMALL], dtype="fp32", grid=TINY)
+    first = session(device, path).run(points, budget_s=0.3)
+    assert first.measured > 0
+    table, identity = read_samples(path)
+    assert identity == json.loads(json.dumps(device.identity))
+    assert (table["wall_s"].dropna() > 0).all()
+    second = session(device, path).run(points, budget_s=0.3)
+    assert second.resumed == first.measured
+    more, _ = read_samples(path)
+    assert len(more) > len(table)
+    assert more.iloc[: len(table)].equals(table)
+
+
+def test_samples_survive_an_interruption(device: Device, tmp_path: Path) -> None:
+    path, points = tmp_path / "s.parquet", candidates([SMALL], dtype="fp32", grid=TINY)
+    workshop, count = Workshop(device, torch.float32, 1e6), iter(range(1000))
+
+    def make(point: Point) -> dict[str, Prepared]:
+        if next(count) > 6:
+            raise KeyboardInterrupt
+        return workshop.prepare(point)
+
+    with pytest.raises(KeyboardInterrupt):
+        session(device, path, make).run(points, budget_s=30.0)
+    assert read_samples(path)[0]["point"].nunique() >= 4
+    assert [p.name for p in tmp_path.iterdir()] == ["s.parquet"]
+
+
+def test_out_of_memory_backs_off_is_recorded_and_the_rest_goes_on(device: Device, tmp_path: Path) -> None:
+    path, points = tmp_path / "s.parquet", [Point.of("gemm", m=m, n=64, k=64) for m in (1, 2, 4, 64)]
+    workshop = Workshop(device, torch.float32, 1e5)
+
+    def make(point: Point) -> dict[str, Prepared]:
+        if point["m"] == 4:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return workshop.prepare(point)
+
+    outcome = session(device, path, make).run(points, budget_s=2.0)
+    table, _ = read_samples(path)
+    assert outcome.refused >= 1
+    refused = table[table["status"] == "oom"]
+    assert {json.loads(key)[1]["m"] for key in refused["point"]} == {4}
+    assert {json.loads(key)[1]["m"] for key in table[table["status"] != "oom"]["point"]} == {1, 2, 64}
+    again = session(device, path, make).run(points, budget_s=0.2)
+    assert again.refused == 0  # what didn't fit isn't tried again
+
+
+def test_a_point_larger_than_memory_is_refused_unmeasured(device: Device, tmp_path: Path) -> None:
+    points = [Point.of("gemm", m=1, n=1 << 20, k=1 << 20)]
+    outcome = session(device, tmp_path / "s.parquet").run(points, budget_s=1.0)
+    assert (outcome.measured, outcome.refused) == (0, 1)
+
+
+def test_an_error_that_is_no_lack_of_memory_is_not_hidden(device: Device, tmp_path: Path) -> None:
+    def make(_: Point) -> dict[str, Prepared]:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        session(device, tmp_path / "s.parquet", make).run([Point.of("gemm", m=1, n=64, k=64)], budget_s=1.0)
+
+
+def test_unsteady_points_are_marked_and_call_the_measurement_disturbed(device: Device, tmp_path: Path) -> None:
+    times = iter(1e-3 * np.exp(np.random.default_rng(0).normal(size=1000)))
+
+    def make(_: Point) -> dict[str, Prepared]:
+        return {"x": Prepared(lambda _: float(next(times)), eager=True, reports=True)}
+
+    path = tmp_path / "s.parquet"
+    outcome = session(device, path, make).run([Point.of("gemm", m=m, n=64, k=64) for m in (1, 2)], budget_s=1.0)
+    assert outcome.disturbed
+    assert set(read_samples(path)[0]["status"]) == {"unsteady"}
+
+
+def test_damaged_samples_and_those_of_another_machine_are_one_line(device: Device, tmp_path: Path) -> None:
+    path = tmp_path / "s.parquet"
+    path.write_bytes(b"PAR1 but not really")
+    with pytest.raises(InputError, match=r"s\.parquet: is no file of samples, or damaged"):
+        Samples.open(path, device.identity)
+    path.unlink()
+    session(device, path).run([Point.of("gemm", m=1, n=64, k=64)], budget_s=0.2)
+    with pytest.raises(InputError, match="holds samples of another threads"):
+        Samples.open(path, {**device.identity, "threads": 64})
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="damaged"):
+        Samples.open(path, device.identity)
+
+
+def test_a_points_time_is_of_its_fastest_variant_and_quietest_visits(tmp_path: Path) -> None:
+    samples, point = Samples(tmp_path / "s.parquet", {}), Point.of("gemm", m=1, n=64, k=64)
+    for at, level in ((1.0, 1e-3), (2.0, 3e-3)):
+        samples.add(point, "a", Timing(np.full(3, level), np.full(3, level)), status="ok", at_s=at)
+    samples.add(point, "b", Timing(np.full(3, 9e-3), np.full(3, 9e-4)), status="ok", at_s=1.0)
+    (row,) = medians(samples.table()).to_dict("records")
+    assert row["variant"] == "a"
+    assert row["seconds"] == pytest.approx(1.5e-3)  # lower quartile of 1 and 3
+    assert medians(samples.table(), clock="processor")["variant"].tolist() == ["b"]
+    assert spread(np.array([1.0, 1.0, 1.0])) == 0.0
+
+
+@pytest.mark.slow
+def test_a_calibration_is_a_profile_that_prices_and_says_who_answered(config: str, tmp_path: Path) -> None:
+    out = tmp_path / "my.json"
+    done = calibrate(out, minutes=0.15, device="cpu", models=[config], threads=1, clock="processor", grid=TINY)
+    assert {p.name for p in tmp_path.iterdir()} == {"my.json", "my.samples.parquet"}
+    profile = load_profile(out, engine="vllm", dtype="fp32")
+    assert profile.sha256 == done.profile.sha256
+    assert profile.host is not None
+    origin = profile.provenance
+    assert origin["measured_on"]["kind"] == "cpu"
+    assert origin["samples"] == "my.samples.parquet"
+    assert {"date", "clock", "clocks_seen", "models", "errors"} <= set(origin)
+    forward = ModelShape(**{**SMALL.__dict__, "name": "x"}).forward(dtype="fp32", kv_dtype="fp32")
+    cost = StepCost(forward, profile, profile.host.engine())
+    q = np.array([2.0, 3.0, 4.0])
+    verify = cost.cost(StepShape((Segment("verify", 2.0, 2.0 * q, 100.0, 2.0 * q),)))
+    assert (np.diff(verify.total_s) >= 0.0).all()
+    assert (verify.total_s > 0.0).all()
+    assert (verify.terms["verify_attention"].trust <= Trust.PARAMETRIC).all()
+    assert set(np.unique(verify.terms["gemm"].trust)) <= {Trust.MEASURED, Trust.INTERPOLATED}
+    assert profile.residuals["verify"]["TRANSFERRED"].size == profile.probabilities.size
+
+
+def test_too_little_time_keeps_the_samples_and_says_so(config: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"run again with more --minutes"):
+        calibrate(tmp_path / "my.json", minutes=0.001, device="cpu", models=[config], threads=1, grid=TINY)
+    assert not (tmp_path / "my.json").exists()
+    assert (tmp_path / "my.samples.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"out": Path("my.txt")}, "ends in .json"),
+        ({"out": Path("/nowhere/at/all/my.json")}, "there is no folder"),
+        ({"minutes": 0.0}, "not a time in minutes"),
+        ({"clock": "sun"}, "is not a clock"),
+        ({"dtype": "fp8"}, "cannot be measured here"),
+        ({"models": ["mistralai/Mixtral-8x7B-v0.1"]}, "has experts"),
+        ({"models": ["gpt-9"]}, "no model 'gpt-9'"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_one_line(change: dict[str, object], says: str, tmp_path: Path) -> None:
+    asked = {"out": tmp_path / "my.json", "minutes": 0.01, "device": "cpu", "threads": 1, **change}
+    out = asked.pop("out")
+    with pytest.raises(InputError, match=says) as caught:
+        calibrate(out, **asked)  # type: ignore[arg-type]
+    assert len(caught.value.lines) == 1
+
+
+def test_nothing_measured_is_no_profile(device: Device) -> None:
+    with pytest.raises(InputError, match="0 points of gemm were measured"):
+        fit_profile(medians(Samples(Path("x"), {}).table()), device, [SMALL], dtype="fp32", provenance={})
