@@ -62,6 +62,7 @@ def run_expanded(
     prompt_cached: bool = False,
     chunk_tokens: int = 8192,
     think_s: Callable[[int], float] | None = None,
+    together: bool = False,
     priority: Callable[[int, str, float], float] | None = None,
     patience: int = PATIENCE,
 ) -> Outcome:
@@ -72,7 +73,8 @@ def run_expanded(
     decoding jobs of different lengths as the longest of them, prompts beside them as chunks of at most
     ``chunk_tokens``. seats: streams at a time (None: a closed loop's concurrency, else all); a request waits for a
     seat in order of arrival. prompt_cached: no prefill; all tokens come from rounds. think_s: a closed loop's pause
-    before request i. priority: of a job on priority servers, from (stream, stage, now).
+    before request i; together: it forks and joins, the next ``concurrency`` requests arriving when all have ended.
+    priority: of a job on priority servers, from (stream, stage, now).
 
     Raises InputError for programs and places that don't fit (at once), for a length that has no program or a rule that
     accepts more than was drafted (when it happens), and for a run that stops progressing, saying who waits for whom.
@@ -80,6 +82,9 @@ def run_expanded(
     by_length = {programs.k: programs} if isinstance(programs, RoundProgram) else dict(programs)
     run = _Run(by_length, rule, requests, topology, rng, seats, chunk_tokens, think_s, priority)
     run.prompt_cached = prompt_cached
+    if together and requests.concurrency is None:
+        raise InputError("forks and joins need a concurrency", field="together")
+    run.together = together
     return run.to_end(patience)
 
 
@@ -120,7 +125,7 @@ class _Run:
         self.env = simpy.Environment()
         self.ledger, self.rule, self.topology = Ledger(requests), rule, topology
         self.chunk_tokens, self.think_s, self.priority = chunk_tokens, think_s, priority
-        self.prompt_cached = False
+        self.prompt_cached = self.together = False
         longest = int((requests.prompt_tokens + requests.output_tokens).max()) + max(programs) + 2
         most = max(spec.batching.max_batch for spec in topology.servers)
         self.graphs = {k: Graph(program, topology, longest * most) for k, program in programs.items()}
@@ -135,6 +140,7 @@ class _Run:
         self.free_seats = list(range(min(places, len(requests))))[::-1]
         self.waiting: deque[int] = deque()
         self.known = min(loop or len(requests), len(requests))
+        self.requests_at_once = loop
         self.active: dict[int, _Stream] = {}
         self.iterations = self.mixed = 0
         self.batch_s = 0.0
@@ -196,7 +202,9 @@ class _Run:
     def _finish(self, stream: _Stream) -> None:
         del self.active[stream.i]
         self.free_seats.append(stream.seat)
-        if self.known < len(self.ledger):  # a closed loop: the next one arrives
+        joined = not self.together or not self.active
+        wave = (self.requests_at_once or 1) if self.together else 1
+        for _ in range(min(wave, len(self.ledger) - self.known) if joined else 0):  # a closed loop: the next arrives
             pause = self.think_s(self.known) if self.think_s is not None else 0.0
             if not pause >= 0:
                 raise InputError(f"{pause} s before request {self.known}; give 0 or more", field="think_s")

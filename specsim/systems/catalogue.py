@@ -5,10 +5,18 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from specsim.errors import InputError
-from specsim.systems import chen, dsi, leviathan, pearl
+from specsim.systems import chen, decentralized, dsi, leviathan, pearl, seed, speed
 from specsim.systems.descriptor import System
 
-SYSTEMS: tuple[System, ...] = (leviathan.SYSTEM, chen.SYSTEM, pearl.SYSTEM, dsi.SYSTEM)
+SYSTEMS: tuple[System, ...] = (
+    leviathan.SYSTEM,
+    chen.SYSTEM,
+    speed.SYSTEM,
+    pearl.SYSTEM,
+    dsi.SYSTEM,
+    seed.SYSTEM,
+    decentralized.SYSTEM,
+)
 
 
 def system(name: str) -> System:

@@ -56,7 +56,7 @@ def reproduce() -> Reproduction:
             "The closed form is derived here by renewal-reward; the paper prints none for a finite window.",
             (
                 "At a speed ratio of ten and alpha 0.6 working ahead is slower than serial rounds of the best length,"
-                " since most of what is drafted ahead is thrown away; it wins where acceptance is high or the drafter slow."
+                " since most of what is drafted ahead is thrown away; it wins where acceptance is high."
                 " The paper's theorem compares tokens a round, not time."
             ),
         ),
