@@ -53,9 +53,9 @@ def peaks_seen(products: pd.DataFrame, attention: pd.DataFrame, dtype: str) -> t
     """The highest rates of any kernel and 2 %: bytes/s and operations/s that nothing measured here exceeds."""
     m, n, k, seconds = (products[name].to_numpy(dtype=np.float64) for name in ("m", "n", "k", "seconds"))
     moved, flops = gemm_work(m, n, k, dtype)
-    q, b, cached, h, kv, d, attended = (
+    q, b, cached, h, d, attended = (
         attention[name].to_numpy(dtype=np.float64)
-        for name in ("queries", "batch", "cached", "heads", "kv_heads", "head_dim", "seconds")
+        for name in ("queries", "batch", "cached", "heads", "head_dim", "seconds")
     )
     more = 4.0 * q * b * (cached + q) * h * d / attended
     bandwidth, peak = float((moved / seconds).max()), float(max((flops / seconds).max(), more.max(initial=0.0)))

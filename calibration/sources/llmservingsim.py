@@ -228,6 +228,7 @@ def _table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     for name in columns:
         if name not in table.columns:
             raise InputError(f"no such column; it has {', '.join(map(str, table.columns))}", file=str(path), field=name)
+    table["time_us"] = pd.to_numeric(table["time_us"], errors="coerce")
     if not (np.isfinite(table["time_us"]).all() and (table["time_us"] > 0).all()):
         raise InputError("times must be above 0", file=str(path), field="time_us")
     return table

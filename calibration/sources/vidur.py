@@ -38,7 +38,6 @@ MODELS = {
     "internlm-20b": Widths(5120, 40, 40, 13824),
     "phi-2": Widths(2560, 32, 32, 10240, gated=False),
 }
-OPERATORS = ("attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj")
 RAW = ("n_head", "n_kv_head", "n_embd", "n_expanded_embd", "use_gated_mlp", "num_tokens", "num_tensor_parallel_workers")
 
 
@@ -66,8 +65,11 @@ def read_vidur(path: Path, gpu: str | None = None) -> tuple[pd.DataFrame, str]:
             + ", ".join(map(str, table.columns[:6])),
             file=file,
         )
-    if not (np.isfinite(rows["seconds"]).all() and (rows["seconds"] > 0).all()):
-        raise InputError("times must be above 0", file=file, field=OPERATORS[0])
+    for field in ("seconds", "m"):
+        wrong = ~(np.isfinite(rows[field]) & (rows[field] > 0))
+        if wrong.any():
+            what = "times" if field == "seconds" else "token counts"
+            raise InputError(f"{int(wrong.sum())} {what} are missing or not above 0; the table is damaged", file=file)
     return rows, name
 
 
@@ -94,10 +96,10 @@ def _named(table: pd.DataFrame, gpu: str | None, file: str) -> tuple[pd.DataFram
                         "model": model,
                         "tp": int(tp),
                         "operator": operator,
-                        "m": part["n"].to_numpy(dtype=np.float64),
+                        "m": pd.to_numeric(part["n"], errors="coerce").to_numpy(dtype=np.float64),
                         "n": float(n),
                         "k": float(k),
-                        "seconds": part[column].to_numpy(dtype=np.float64) * 1e-6,
+                        "seconds": pd.to_numeric(part[column], errors="coerce").to_numpy(dtype=np.float64) * 1e-6,
                     }
                 )
             )
@@ -118,10 +120,10 @@ def _raw(table: pd.DataFrame, file: str) -> pd.DataFrame:
                         "model": Path(file).parent.name,
                         "tp": tp,
                         "operator": operator,
-                        "m": part["num_tokens"].to_numpy(dtype=np.float64),
+                        "m": pd.to_numeric(part["num_tokens"], errors="coerce").to_numpy(dtype=np.float64),
                         "n": float(n),
                         "k": float(k),
-                        "seconds": part[column].to_numpy(dtype=np.float64) * 1e-3,
+                        "seconds": pd.to_numeric(part[column], errors="coerce").to_numpy(dtype=np.float64) * 1e-3,
                     }
                 )
             )
