@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specsim.drafting.stopping import SurvivalThreshold
-from specsim.systems.published import Cell
+from specsim.systems.reproduction import Row
 from specsim.theory.tokens import expected_tokens_iid
 
 Floats = NDArray[np.float64]
@@ -58,13 +58,13 @@ def fitted_rate(verification: Floats) -> float:
     return float(minimize_scalar(misfit, bounds=(0.01, 0.99), method="bounded").x)
 
 
-def reproduction() -> tuple[Cell, ...]:
+def rows() -> tuple[Row, ...]:
     """18 verification rates from one acceptance a data set (fitted), and the 18 discard rates that follow."""
-    cells = []
+    made = []
     for data, (verification, discard) in FIGURE.items():
         rate = fitted_rate(np.array(verification))
         for k, v, d in zip(LENGTHS, verification, discard, strict=True):
             setting = f"{data}, K = {k}, rate {rate:.3f}"
-            cells.append(Cell(setting, "verification rate", v, verification_rate(rate, k), "fitted here"))
-            cells.append(Cell(setting, "discard rate", d, discard_rate(rate, k), "fitted elsewhere"))
-    return tuple(cells)
+            made.append(Row(f"{setting}: verification rate", v, verification_rate(rate, k), 0.01))
+            made.append(Row(f"{setting}: discard rate", d, discard_rate(rate, k)))
+    return tuple(made)

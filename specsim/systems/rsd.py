@@ -1,0 +1,126 @@
+"""Reward-guided speculative decoding: a judge decides whether a drafted reasoning step stays (arXiv 2501.19324). Lossy.
+
+Drafter, process reward model and target, each on its own device. The drafter writes a whole step; the judge scores it;
+a step kept with probability omega(r) stays, any other is thrown away and the target writes the step from scratch: it
+never verifies tokens. The law of a step is omega(r) P_m + nu P_M with nu = 1 - E_m[omega(r)].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from specsim.errors import InputError
+from specsim.systems.reproduction import Row
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+Omega = Callable[[Floats], Floats]
+"""P(a step of each reward is kept), rewards in 0..1."""
+
+
+def step_rule(delta: float) -> Omega:
+    """1[r >= delta]: the rule the authors run (delta = 0.7), and the best one under a budget on target calls."""
+    return lambda r: np.asarray(r >= delta, dtype=np.float64)
+
+
+def logistic_rule(delta: float, slope: float) -> Omega:
+    """1 / (1 + exp(-slope (r - delta)))."""
+    return lambda r: np.asarray(1.0 / (1.0 + np.exp(-slope * (r - delta))))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Parameters of the three models, in one unit."""
+
+    target: float
+    drafter: float
+    judge: float
+
+    def __post_init__(self) -> None:
+        if min(self.target, self.drafter) <= 0 or self.judge < 0:
+            raise InputError("needs sizes above 0", field="target, drafter, judge")
+
+
+def flops_ratio(sizes: Sizes, kept: float) -> float:
+    """FLOPs of the target alone over those of RSD, per token: N_t / (N_d + N_prm + (1 - a) N_t), 2 N per token each.
+
+    kept: a, share of step tokens that stay. Drafts thrown away are counted at the drafter's and the judge's cost once a
+    step; prefill of new context is not (the paper's exact accounting was not found).
+    """
+    return sizes.target / (sizes.drafter + sizes.judge + (1.0 - kept) * sizes.target)
+
+
+def kept_for_ratio(sizes: Sizes, ratio: float) -> float:
+    """The share of steps that must stay for a FLOPs ratio: 1 - 1 / ratio + (N_d + N_prm) / N_t."""
+    return 1.0 - 1.0 / ratio + (sizes.drafter + sizes.judge) / sizes.target
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A synthetic task: laws of the next step under drafter and target over a few kinds of step, reward of each."""
+
+    drafter: Floats
+    target: Floats
+    rewards: Floats
+
+    def mixture(self, omega: Omega) -> Floats:
+        """Omega P_m + nu P_M, exactly."""
+        kept = omega(self.rewards) * self.drafter
+        return np.asarray(kept + (1.0 - kept.sum()) * self.target)
+
+    def kept(self, omega: Omega) -> float:
+        """E_m[omega(r)]: the share of drafted steps that stay."""
+        return float(omega(self.rewards) @ self.drafter)
+
+    def mean_reward(self, omega: Omega) -> float:
+        """Expected reward of an emitted step: accuracy, where the reward says how right a step is."""
+        return float(self.mixture(omega) @ self.rewards)
+
+
+@dataclass(frozen=True)
+class RanSteps:
+    """Simulated steps: which kind each was, whether the draft stayed, its length, and FLOPs in parameters x tokens."""
+
+    kinds: Ints
+    stayed: Bools
+    tokens: Ints
+    flops: float
+    plain_flops: float
+
+
+def run_steps(
+    task: Steps, omega: Omega, sizes: Sizes, *, steps: int, mean_tokens: float, rng: np.random.Generator
+) -> RanSteps:
+    """Draft, judge, keep or rewrite ``steps`` steps of geometric length (assumed), the same for draft and rewrite."""
+    drafted = rng.choice(len(task.drafter), size=steps, p=task.drafter)
+    stayed = rng.random(steps) < omega(task.rewards)[drafted]
+    rewritten = rng.choice(len(task.target), size=steps, p=task.target)
+    tokens = rng.geometric(1.0 / mean_tokens, size=steps)
+    spent = (
+        2.0 * float(tokens.sum()) * (sizes.drafter + sizes.judge) + 2.0 * float(tokens[~stayed].sum()) * sizes.target
+    )
+    return RanSteps(
+        np.where(stayed, drafted, rewritten), stayed, tokens, spent, 2.0 * float(tokens.sum()) * sizes.target
+    )
+
+
+def accuracy_cost_front(task: Steps, sizes: Sizes, deltas: Floats) -> Floats:
+    """(FLOPs per token in units of the target's, mean reward) at each threshold, shape (deltas, 2)."""
+    return np.array(
+        [[1.0 / flops_ratio(sizes, task.kept(step_rule(d))), task.mean_reward(step_rule(d))] for d in deltas]
+    )
+
+
+def rows() -> tuple[Row, ...]:
+    """The 4.4 times fewer FLOPs of the abstract, from the share of kept steps that it takes: an inversion, no test.
+
+    The operating point is not printed; 72B with a 1.5B drafter and a 1.5B judge is one of the paper's settings.
+    """
+    sizes = Sizes(72.0, 1.5, 1.5)
+    return (Row("72B, 1.5B + 1.5B, 0.814 kept: FLOPs ratio", 4.4, flops_ratio(sizes, 0.814), 0.02),)
