@@ -99,20 +99,20 @@ class CopulaSignals:
         P(accepted | reached, z_i) = Phi((probit(rate_i) + correlation * z_i) / sqrt(1 - correlation^2)),
 
     which is the ``acceptance`` signal: calibrated, also jointly, since the noises are independent. Scores of
-    neighbouring positions correlate by ``memory`` (AR(1)); rounds are independent. Margins, both assumed: confidence
+    neighbouring positions correlate by ``neighbour_correlation`` (AR(1)); rounds are independent. Margins, both assumed: confidence
     Phi(z), uniform; entropy -mean_entropy_nats * log Phi(z), exponential. A synthetic law:
     the copula is a choice, not a measurement.
     """
 
     rates: tuple[float, ...]
     correlation: float
-    memory: float = 0.0
+    neighbour_correlation: float = 0.0
     mean_entropy_nats: float = 1.0
 
     def __post_init__(self) -> None:
         if not checked_rates(self.rates, field="rates").size or not all(0 < r < 1 for r in self.rates):
             raise InputError("needs conditional rates strictly between 0 and 1", field="rates")
-        for field in ("correlation", "memory"):
+        for field in ("correlation", "neighbour_correlation"):
             if not 0 <= getattr(self, field) < 1:
                 raise InputError(f"{getattr(self, field)} is not in 0 <= value < 1", field=field)
         if not self.mean_entropy_nats > 0:
@@ -122,7 +122,7 @@ class CopulaSignals:
     def name(self) -> str:
         """The kind of law and its parameters."""
         rates = ", ".join(f"{r:.3g}" for r in self.rates)
-        return f"Gaussian copula, rates {rates}, signal correlation {self.correlation:g}, memory {self.memory:g}"
+        return f"Gaussian copula, rates {rates}, signal correlation {self.correlation:g}, neighbours {self.neighbour_correlation:g}"
 
     @property
     def max_k(self) -> int | None:
@@ -138,9 +138,9 @@ class CopulaSignals:
         from scipy.special import ndtr
 
         z = rng.standard_normal((len(latent), checked_k(k)))
-        fresh = np.sqrt(1.0 - self.memory**2)
-        for i in range(1, k if self.memory else 0):
-            z[:, i] = self.memory * z[:, i - 1] + fresh * z[:, i]
+        fresh = np.sqrt(1.0 - self.neighbour_correlation**2)
+        for i in range(1, k if self.neighbour_correlation else 0):
+            z[:, i] = self.neighbour_correlation * z[:, i - 1] + fresh * z[:, i]
         confidence = np.asarray(ndtr(z))
         predicted = self._accept(z, self._probits(k))
         entropy = -self.mean_entropy_nats * np.log(np.maximum(confidence, 1e-300))
@@ -161,17 +161,17 @@ class CopulaSignals:
     def survival(self, k: int) -> Floats:
         """Exact survival, shape (k,): products of rates without memory; with it, a backward pass over Hermite terms.
 
-        An AR(1) step multiplies the n-th Hermite coefficient of a function by memory^n (Mehler), so that
+        An AR(1) step multiplies the n-th Hermite coefficient of a function by neighbour_correlation^n (Mehler), so that
         E[prod_i P(accepted | z_i)] is a product of diagonal steps and pointwise multiplications.
         """
         probits = self._probits(k)
-        if not self.memory or not self.correlation:
+        if not self.neighbour_correlation or not self.correlation:
             return np.asarray(np.cumprod(self._rates(k)), dtype=np.float64)
         x, w = np.polynomial.hermite_e.hermegauss(HERMITE_NODES)
         w = w / w.sum()
         basis = np.polynomial.hermite_e.hermevander(x, HERMITE_DEGREE)
         basis = basis / np.sqrt(np.concatenate([[1.0], np.cumprod(np.arange(1.0, HERMITE_DEGREE + 1))]))
-        step = (basis * self.memory ** np.arange(HERMITE_DEGREE + 1.0)) @ (basis.T * w)
+        step = (basis * self.neighbour_correlation ** np.arange(HERMITE_DEGREE + 1.0)) @ (basis.T * w)
         alive = np.ones(len(x))
         survival = np.empty(k)
         for i in range(k):

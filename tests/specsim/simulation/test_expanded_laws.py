@@ -272,7 +272,7 @@ def test_parallel_passes_meet_at_the_commit():
 
 @pytest.mark.parametrize("memory", [0.0, 0.6])
 def test_a_policy_that_reads_signals_drafts_and_accepts_as_the_process_says(memory):
-    process = CopulaSignals((0.8,), correlation=0.9, memory=memory)
+    process = CopulaSignals((0.8,), correlation=0.9, neighbour_correlation=memory)
     policy = ConfidenceThreshold(0.3, most=6)
     programs = {
         k: timed_program("p", k, timed_pass("draft", 1e-3, repeats=k), timed_pass("verify", 9e-3, after=("draft",)))
