@@ -16,7 +16,7 @@ from calibration.measure.fit_host import FEWEST, fit_around, fit_host
 from calibration.measure.fit_products import fit_products
 from specsim.cost.engine import load_engine
 from specsim.cost.hardware import Hardware, load_hardware
-from specsim.cost.law import ARITHMETIC, gemm_work
+from specsim.cost.law import ARITHMETIC, BYTES, gemm_work
 from specsim.cost.model_shape import ModelShape
 from specsim.cost.profile import ANY_ENGINE, MEASURED_SCHEMA
 from specsim.cost.shapes import Floats
@@ -76,6 +76,9 @@ def fit_profile(
                 f"{count} points of {kind} were measured, {FEWEST} are needed; run again with more --minutes"
             )
     hardware, named = hardware_of(device, data, dtype)
+    if isinstance(named, str):
+        data, warm = _possible(data, hardware, dtype)
+        provenance["attention_faster_than_physics"] = warm
     errors: dict[str, dict[str, Any]] = {}
     residuals: dict[str, dict[str, list[float]]] = {}
     notes = ["latencies exclude host launches (captured graphs)"] if device.kind == "cuda" else []
@@ -135,6 +138,20 @@ def fit_profile(
         "host": host,
         "residuals": {"probabilities": PROBABILITIES.tolist(), **residuals},
     }
+
+
+def _possible(data: pd.DataFrame, hardware: Hardware, dtype: str) -> tuple[pd.DataFrame, int]:
+    """Without the attention that beats the datasheet's bandwidth or arithmetic (caches were warm), and how many."""
+    q, b, cached, h, kv, d = (
+        data[name].to_numpy(dtype=np.float64)
+        for name in ("queries", "batch", "cached", "heads", "kv_heads", "head_dim")
+    )
+    bound = np.maximum(
+        2.0 * BYTES[dtype] * b * (cached + q) * kv * d / hardware.memory_bandwidth_bytes_per_s,
+        4.0 * q * b * (cached + q) * h * d / hardware.peak(ARITHMETIC[dtype]),
+    )
+    beaten = (data["kind"] == "attention").to_numpy() & (data["seconds"].to_numpy() < bound)
+    return data[~beaten], int(beaten.sum())
 
 
 def normal_quantiles(sd: float) -> list[float]:

@@ -46,7 +46,7 @@ def provenance(deployment: Deployment, surface: Surfaces) -> dict[str, Any]:
         "assumed": [
             f"host of {deployment.engine.name}: {deployment.engine.schedule.source}",
             *_drafting(deployment),
-            "attention of K+1 query tokens: one read of the cache a sequence and the arithmetic of each token",
+            *_verification(deployment),
             "an iteration is priced as if its decoding requests held caches of equal length; each fills its own blocks",
             (
                 f"intervals: central 90 % of {DRAWS} joint draws of the profile's cross-validated errors and of the "
@@ -138,6 +138,13 @@ def _drafting(deployment: Deployment) -> list[str]:
             how = "its first token is taken to be as likely right as its second" if rate < 1.0 else "no rate is known"
             lines.append(f"{candidate.label} proposes in {rate:.0%} of the rounds: {how}")
     return lines
+
+
+def _verification(deployment: Deployment) -> list[str]:
+    """How attention of several query tokens is priced, where that was not measured."""
+    if deployment.profile.verify:
+        return []
+    return ["attention of K+1 query tokens: one read of the cache a sequence and the arithmetic of each token"]
 
 
 def _memory(deployment: Deployment) -> str:
