@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class System:
 
     paper: arXiv number. lossless: whether the target's law is kept, in a word or two. topology, pipeline, rule: one
     line each, and a picture. batches: how it serves several requests, or why it cannot. simulate: keyword arguments are
-    the parameters; the first is a numpy Generator.
+    the parameters; the first is a numpy Generator; it returns what servers and requests did.
     """
 
     name: str
@@ -39,7 +39,7 @@ class System:
     parameters: tuple[Parameter, ...]
     assumptions: tuple[str, ...]
     batches: str
-    simulate: Callable[..., Outcome]
+    simulate: Callable[..., Any]
 
     @property
     def defaults(self) -> dict[str, float]:

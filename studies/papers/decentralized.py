@@ -58,7 +58,7 @@ def reproduce() -> Reproduction:
         ),
         (
             (
-                "The test bed is reported to have InfiniBand-class links (microseconds against milliseconds of a shard):"
+                "The test bed is reported to have InfiniBand-class links (microseconds against a shard's milliseconds):"
                 " there the formula gives no gain, and a speedup of 2.56 is ordinary speculative decoding."
             ),
         ),
