@@ -38,6 +38,7 @@ FAULTS = {
     "shared noise": "the noise that drew a draft also draws its replacement (vllm issue 54282)",
     "coins by position": "a position's uniform is kept for the next round that judges it",
     "rows share coins": "every row of the batch gets the same coins (vllm issue 13196)",
+    "neighbours share coins": "every second row gets the coins of the row before it",
     "stale context": "after a rejection the target's next rows leave the replacement out",
     "last accepted only": "a penalty sees only the last token of each round (sglang PR 33643)",
     "rejected counted": "a penalty counts rejected drafts too (vllm PR 33251)",
@@ -77,6 +78,8 @@ class ReferenceEngine:
                 uniforms = fixed[np.arange(n)[:, None], size[:, None] + np.arange(gamma)]
             if self.fault == "rows share coins":
                 uniforms, final = np.tile(uniforms[:1], (n, 1)), np.tile(final[:1], n)
+            if self.fault == "neighbours share coins":
+                uniforms[1::2], final[1::2] = uniforms[: 2 * (n // 2) : 2], final[: 2 * (n // 2) : 2]
             tokens, counts = self.sampler.inject(rows, q, drafts, uniforms, final)
             if self.fault == "shared noise":
                 tokens = _redrawn(rows, q, tokens, counts, noise)

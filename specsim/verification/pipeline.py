@@ -107,6 +107,7 @@ def controls(length: int = 4) -> Iterator[tuple[str, Callable[..., Any], Case]]:
         "drafts by argmax",
         "shared noise",
         "rows share coins",
+        "neighbours share coins",
         "stale context",
         "draft at another temperature",
         "lost bonus",

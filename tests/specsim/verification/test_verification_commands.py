@@ -1,0 +1,110 @@
+"""The shell command and the pytest plugin, from outside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULE = """
+import numpy as np
+from specsim.verification.batched import token
+from specsim.verification.batched_lossy import lenience
+from specsim.verification.mutants import MUTANTS
+
+bad = next(m for m in MUTANTS if m.name == "target residual").sampler()
+lenient = lenience(0.75)
+
+def raises(target, draft, tokens, rng):
+    raise RuntimeError("no device")
+
+def never(target, draft, tokens, rng):
+    while True:
+        pass
+
+number = 3
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "my_engine.py").write_text(MODULE)
+    return tmp_path
+
+
+def verify(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "specsim", "verify", *arguments]
+    return subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_exit_status_says_the_verdict(here: Path) -> None:
+    right = verify(here, "my_engine:token", "--detect-tv", "0.05", "--json")
+    assert right.returncode == 0, right.stderr
+    assert json.loads(right.stdout)["passed"] is True
+    assert "importing my_engine" in right.stderr
+    wrong = verify(here, "my_engine:bad", "--algorithm", "token", "--json")
+    assert wrong.returncode == 1
+    document = json.loads(wrong.stdout)
+    assert document["witness"]["case"]
+    assert document["explanation"].startswith("target residual")
+    failing = verify(here, "my_engine:raises")
+    assert failing.returncode == 2
+    assert "no device" in failing.stdout
+
+
+def test_a_sampler_that_never_returns_ends(here: Path) -> None:
+    stuck = verify(here, "my_engine:never", "--budget-s", "0.5")
+    assert stuck.returncode == 2
+    assert "time_budget" in stuck.stdout
+
+
+def test_parameters_of_a_rule_are_options(here: Path) -> None:
+    given = ("--algorithm", "lenience", "--option", "factor=0.75", "--level", "interception")
+    assert verify(here, "my_engine:lenient", *given).returncode == 0
+    assert verify(here, "my_engine:lenient", "--algorithm", "lossless", "--level", "interception").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("my_engine", "package.module:function"),
+        ("my_engine:nothing", "has no 'nothing'"),
+        ("my_engine:number", "not something to call"),
+        ("no_such_module:f", "can't be imported"),
+    ],
+)
+def test_mistakes_are_one_line(here: Path, where: str, said: str) -> None:
+    failed = verify(here, where)
+    assert failed.returncode == 2
+    assert said in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_the_fixture_and_its_options(here: Path) -> None:
+    (here / "test_mine.py").write_text(
+        "from my_engine import bad, token\n"
+        "def test_right(spec_oracle):\n"
+        "    assert spec_oracle.detect_tv == 0.05\n"
+        "    assert spec_oracle.alpha == 1e-6\n"
+        "    assert spec_oracle.assert_law(token, 'token').passed\n"
+        "    assert spec_oracle.check(bad).status == 'rejected'\n"
+        "def test_wrong(spec_oracle):\n"
+        "    spec_oracle.assert_lossless(bad)\n"
+    )
+    plugin = ["-p", "no:specsim", "-p", "specsim.verification.pytest_plugin"]  # installed or not
+    command = [sys.executable, "-m", "pytest", *plugin, "--spec-alpha=1e-6", "--spec-detect-tv=0.05", "-q", "."]
+    ran = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120, check=False)
+    assert "1 failed, 1 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert "likeliest cause: target residual" in ran.stdout
+
+
+def test_the_package_needs_neither_torch_nor_hypothesis() -> None:
+    code = (
+        "import sys; import specsim.verification, specsim.verification.pipeline, specsim.verification.adapters;"
+        "print([m for m in ('torch', 'hypothesis', 'scipy.stats', 'pandas') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
