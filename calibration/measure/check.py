@@ -20,6 +20,8 @@ from specsim.cost.step import StepCost
 from specsim.errors import InputError
 
 PARTS = ("draft", "verify", "attention", "sampling", "host")
+UNSURE = 0.2
+"""Difference between repeated runs above which an error of the prediction says nothing."""
 SURVIVAL = 0.7
 """Imposed share of drafted tokens that survive each position; the work done does not depend on it."""
 
@@ -68,6 +70,11 @@ class Checked:
         worst = max(gaps, key=lambda part: abs(gaps[part]))
         spread = float(np.median([case.spread for case in self.cases]))
         size = float(np.median(np.abs(errors)))
+        if spread > UNSURE and size > 0.05:
+            return (
+                f"nothing can be told: repeated runs differ by {spread:.0%}, predictions by {size:.0%} (medians); "
+                "something else uses the device"
+            )
         if size <= max(0.05, 1.5 * spread):
             return (
                 f"the profile holds: rounds are predicted within {size:.1%} (median);"

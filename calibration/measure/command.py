@@ -80,7 +80,7 @@ def calibrate(
     provenance = {
         "package": "specsim calibrate",
         "package_version": specsim.__version__,
-        "licence": "measured by the owner of this file",
+        "licence": "own measurement",
         "measured_on": found.identity,
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "clock": clock,

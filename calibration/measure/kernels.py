@@ -219,6 +219,6 @@ class Workshop:
 def _runs(kernel: Prepared) -> bool:
     try:
         kernel.run(0)
-    except RuntimeError:
+    except (RuntimeError, ValueError, TypeError):
         return False  # this build or GPU lacks the backend for these shapes
     return True

@@ -82,11 +82,14 @@ def time_on_cuda(kernels: Sequence[Prepared], *, repeats: int) -> list[Timing]:
     import torch
 
     graphs: list[Any] = []
+    outputs: list[Any] = []
     for kernel in kernels:
         if kernel.eager:
-            kernel.run(0)
-            torch.cuda.synchronize()
+            if not kernel.reports:
+                kernel.run(0)
+                torch.cuda.synchronize()
             graphs.append(None)
+            outputs.append(kernel.output)
             continue
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -95,19 +98,23 @@ def time_on_cuda(kernels: Sequence[Prepared], *, repeats: int) -> list[Timing]:
                 kernel.run(i % kernel.copies)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
+        written = kernel.output
         with torch.cuda.graph(graph):
             for i in range(kernel.copies):
-                kernel.run(i)
+                result = kernel.run(i)
+        if written is None and isinstance(result, torch.Tensor):
+            written = result  # in the graph's own memory: every replay writes it again
         graph.replay()
         graphs.append(graph)
+        outputs.append(written)
     wall, busy = np.empty((len(kernels), repeats)), np.empty((len(kernels), repeats))
     for sample in range(repeats):
-        for index, (kernel, graph) in enumerate(zip(kernels, graphs, strict=True)):
+        for index, (kernel, graph, written) in enumerate(zip(kernels, graphs, outputs, strict=True)):
             if kernel.reports:
                 wall[index, sample] = busy[index, sample] = kernel.run(0)
                 continue
-            if isinstance(kernel.output, torch.Tensor):
-                kernel.output.fill_(float("nan"))
+            if isinstance(written, torch.Tensor) and written.is_floating_point():
+                written.fill_(float("nan"))
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             torch.cuda.synchronize()
             begin = time.perf_counter()
@@ -124,7 +131,7 @@ def time_on_cuda(kernels: Sequence[Prepared], *, repeats: int) -> list[Timing]:
             wall[index, sample] = (time.perf_counter() - begin) / count
             busy[index, sample] = first.elapsed_time(last) * 1e-3 / count
             if sample == 0:
-                _check(kernel.output if kernel.output is not None else out, kernel)
+                _check(written if written is not None else out, kernel)
     return [Timing(w, w if kernel.eager else b) for w, b, kernel in zip(wall, busy, kernels, strict=True)]
 
 

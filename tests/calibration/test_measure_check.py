@@ -63,7 +63,8 @@ def test_the_verdict_names_the_part_that_explains_most() -> None:
 
 def test_an_error_within_the_spread_of_repeats_holds() -> None:
     assert Checked("t", "d", (case({"verify": 0.2}),)).verdict.startswith("the profile holds")
-    assert Checked("t", "d", (case({"verify": 1.0}, spread=0.3),)).verdict.startswith("the profile holds")
+    assert Checked("t", "d", (case({"verify": 0.5}, spread=0.15),)).verdict.startswith("the profile holds")
+    assert Checked("t", "d", (case({"verify": 1.0}, spread=0.3),)).verdict.startswith("nothing can be told")
     assert not Checked("t", "d", (case({"verify": 1.0}),)).verdict.startswith("the profile holds")
 
 
@@ -107,7 +108,7 @@ def test_a_check_runs_the_live_loop_beside_the_prediction(folder: Path, capsys: 
     said = capsys.readouterr().out
     assert "predicted" in said
     assert "measured" in said
-    assert "the profile holds" in said or "most of it is" in said
+    assert any(text in said for text in ("the profile holds", "most of it is", "nothing can be told"))
     checked = check(
         read_measured(mine),
         file=mine,
