@@ -99,8 +99,8 @@ class CopulaSignals:
         P(accepted | reached, z_i) = Phi((probit(rate_i) + correlation * z_i) / sqrt(1 - correlation^2)),
 
     which is the ``acceptance`` signal: calibrated, also jointly, since the noises are independent. Scores of
-    neighbouring positions correlate by ``neighbour_correlation`` (AR(1)); rounds are independent. Margins, both assumed: confidence
-    Phi(z), uniform; entropy -mean_entropy_nats * log Phi(z), exponential. A synthetic law:
+    neighbouring positions correlate by ``neighbour_correlation`` (AR(1)); rounds are independent. Margins, both
+    assumed: confidence Phi(z), uniform; entropy -mean_entropy_nats * log Phi(z), exponential. A synthetic law:
     the copula is a choice, not a measurement.
     """
 
@@ -122,7 +122,8 @@ class CopulaSignals:
     def name(self) -> str:
         """The kind of law and its parameters."""
         rates = ", ".join(f"{r:.3g}" for r in self.rates)
-        return f"Gaussian copula, rates {rates}, signal correlation {self.correlation:g}, neighbours {self.neighbour_correlation:g}"
+        both = f"signal correlation {self.correlation:g}, neighbours {self.neighbour_correlation:g}"
+        return f"Gaussian copula, rates {rates}, {both}"
 
     @property
     def max_k(self) -> int | None:

@@ -3,8 +3,8 @@
 One drafter, one target, one device. Drafting stops once the drafter's entropy exceeds the mean entropy of the tokens
 rejected so far (``drafting.adaptive.MeanRejectedEntropy``). A token that the target would not have accepted is kept all
 the same where the Jensen-Shannon distance of the two laws looks more like that of accepted tokens than of rejected
-ones: pi_A f_A(d) >= pi_R f_R(d), f being kernel densities of the distances seen so far. The authors' bandwidth, prior
-and warm-up were not found: here ``bandwidth`` and ``warm_up`` are the caller's, and the first test is the token rule's.
+ones: pi_A f_A(d) >= pi_R f_R(d), f being kernel densities of the distances seen so far. The authors' kernel width, prior
+and warm-up were not found: here ``kernel_width`` and ``warm_up`` are the caller's, and the first test is the token rule's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from specsim.acceptance.signals import Drafted
 from specsim.drafting.adaptive import MeanRejectedEntropy
 from specsim.errors import InputError
 from specsim.simulation.signal_rounds import Rounds, RoundSeconds
+from specsim.acceptance.language_pair import random_pair
+from specsim.simulation.expanded import Outcome
+from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.descriptor import Parameter, System
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -29,16 +33,16 @@ Bools = NDArray[np.bool_]
 class DensityRule:
     """Keeps a token whose distance is likelier under the accepted than under the rejected ones seen so far.
 
-    bandwidth: of the Gaussian kernel, in units of distance (0..1). warm_up: distances of each class that a request must
+    kernel_width: of the Gaussian kernel, in units of distance (0..1). warm_up: distances of each class that a request must
     have seen before the rule speaks.
     """
 
-    bandwidth: float
+    kernel_width: float
     warm_up: int
 
     def __post_init__(self) -> None:
-        if not self.bandwidth > 0 or self.warm_up < 1:
-            raise InputError("needs bandwidth > 0 and warm_up >= 1", field="bandwidth, warm_up")
+        if not self.kernel_width > 0 or self.warm_up < 1:
+            raise InputError("needs kernel_width > 0 and warm_up >= 1", field="kernel_width, warm_up")
 
     def keeps(self, accepted: Floats, rejected: Floats, distance: Floats) -> Bools:
         """Whether pi_A f_A >= pi_R f_R at each context; counts and result have shape (requests, contexts).
@@ -46,7 +50,7 @@ class DensityRule:
         accepted, rejected: how often each request saw each context in either class; distance: of each context. With
         class shares as priors, pi f is the kernel sum over that class's distances, divided by what both have.
         """
-        kernel = np.exp(-0.5 * ((distance[:, None] - distance[None, :]) / self.bandwidth) ** 2)
+        kernel = np.exp(-0.5 * ((distance[:, None] - distance[None, :]) / self.kernel_width) ** 2)
         ready = np.minimum(accepted.sum(axis=1), rejected.sum(axis=1)) >= self.warm_up
         return np.asarray((accepted @ kernel >= rejected @ kernel) & ready[:, None])
 
@@ -99,3 +103,50 @@ def run_adasd(
     return Adapted(
         Rounds(drafted, accepted, cost.of(drafted)), stop.threshold_nats(state), kept_on / max(int(accepted.sum()), 1)
     )
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    acceptance: float = 0.7,
+    vocab: int = 24,
+    bandwidth: float = 0.05,
+    warm_up: int = 5,
+    most: int = 8,
+    draft_s: float = 0.1,
+    tokens: int = 4_000,
+) -> Outcome:
+    """One stream of a random language pair under both components; seconds are target steps."""
+    pair = random_pair(vocab, acceptance=acceptance, rng=rng)
+    cost = RoundSeconds(draft_s, lambda n: 1.0 + 0.0 * n)
+    stop, keep = MeanRejectedEntropy(most), DensityRule(bandwidth, warm_up)
+    ran = run_adasd(pair, stop, keep, cost, requests=1, rounds=tokens, rng=rng).rounds
+    done = iter([Drawn(ran.drafted[0], ran.accepted[0], ran.tokens[0], ran.seconds[0])])
+    return in_series(lambda n: next(done), tokens=tokens)
+
+
+SYSTEM = System(
+    name="adasd",
+    title="AdaSD: Adaptive Speculative Decoding for Efficient Language Model Inference",
+    paper="2512.11280",
+    year=2025,
+    lossless="no",
+    topology="drafter and target on one device",
+    pipeline="draft while entropy <= T -> verify, keeping what looks accepted -> commit -> T, densities",
+    rule="T = mean entropy of rejected tokens; kept if pi_A f_A(d) >= pi_R f_R(d), d the JS distance of q and p",
+    parameters=(
+        Parameter("acceptance", 0.7, "1 - E[TV] of the pair", "assumed"),
+        Parameter("vocab", 24, "tokens of the toy pair", "-"),
+        Parameter("bandwidth", 0.05, "of the kernel densities", "assumed: not found"),
+        Parameter("warm_up", 5, "distances of each class before the rule speaks", "assumed: not found"),
+        Parameter("most", 8, "longest draft", "assumed: not found"),
+        Parameter("draft_s", 0.1, "draft step over target step", "assumed"),
+        Parameter("tokens", 4_000, "tokens of the stream", "-"),
+    ),
+    assumptions=(
+        "what fails the density test is put to the token rule",
+        "language models are a random Markov pair; the paper's pairs and tables were not found",
+    ),
+    batches="thresholds are a request's own; any batch of independent requests",
+    simulate=simulate,
+)
