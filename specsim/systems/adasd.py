@@ -3,8 +3,8 @@
 One drafter, one target, one device. Drafting stops once the drafter's entropy exceeds the mean entropy of the tokens
 rejected so far (``drafting.adaptive.MeanRejectedEntropy``). A token that the target would not have accepted is kept all
 the same where the Jensen-Shannon distance of the two laws looks more like that of accepted tokens than of rejected
-ones: pi_A f_A(d) >= pi_R f_R(d), f being kernel densities of the distances seen so far. The authors' kernel width, prior
-and warm-up were not found: here ``kernel_width`` and ``warm_up`` are the caller's, and the first test is the token rule's.
+ones: pi_A f_A(d) >= pi_R f_R(d), f being kernel densities of the distances seen so far. The authors' width, prior
+and warm-up were not found: here ``width`` and ``warm_up`` are the caller's, and the first test is the token rule's.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ Bools = NDArray[np.bool_]
 class DensityRule:
     """Keeps a token whose distance is likelier under the accepted than under the rejected ones seen so far.
 
-    kernel_width: of the Gaussian kernel, in units of distance (0..1). warm_up: distances of each class that a request must
+    width: of the Gaussian kernel, in units of distance (0..1). warm_up: distances of each class that a request must
     have seen before the rule speaks.
     """
 
-    kernel_width: float
+    width: float
     warm_up: int
 
     def __post_init__(self) -> None:
-        if not self.kernel_width > 0 or self.warm_up < 1:
-            raise InputError("needs kernel_width > 0 and warm_up >= 1", field="kernel_width, warm_up")
+        if not self.width > 0 or self.warm_up < 1:
+            raise InputError("needs width > 0 and warm_up >= 1", field="width, warm_up")
 
     def keeps(self, accepted: Floats, rejected: Floats, distance: Floats) -> Bools:
         """Whether pi_A f_A >= pi_R f_R at each context; counts and result have shape (requests, contexts).
@@ -50,7 +50,7 @@ class DensityRule:
         accepted, rejected: how often each request saw each context in either class; distance: of each context. With
         class shares as priors, pi f is the kernel sum over that class's distances, divided by what both have.
         """
-        kernel = np.exp(-0.5 * ((distance[:, None] - distance[None, :]) / self.kernel_width) ** 2)
+        kernel = np.exp(-0.5 * ((distance[:, None] - distance[None, :]) / self.width) ** 2)
         ready = np.minimum(accepted.sum(axis=1), rejected.sum(axis=1)) >= self.warm_up
         return np.asarray((accepted @ kernel >= rejected @ kernel) & ready[:, None])
 
