@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -128,7 +129,13 @@ def _described(name: str) -> dict[str, object]:
     one = system(name)
     fields = ("name", "title", "paper", "year", "lossless", "topology", "pipeline", "rule", "batches")
     parameters = [
-        {"name": p.name, "default": p.default, "meaning": p.meaning, "source": p.source} for p in one.parameters
+        {
+            "name": p.name,
+            "default": p.default if math.isfinite(p.default) else None,
+            "meaning": p.meaning,
+            "source": p.source,
+        }
+        for p in one.parameters
     ]
     return {f: getattr(one, f) for f in fields} | {"parameters": parameters, "assumptions": list(one.assumptions)}
 

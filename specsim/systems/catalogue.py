@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from specsim.errors import InputError
-from specsim.systems import chen, decentralized, dsi, edge_network, leviathan, pearl, seed, speed
+from specsim.systems import chen, decentralized, dsi, edge_network, leviathan, pearl, seed, sled, speed
 from specsim.systems.descriptor import System
 
 SYSTEMS: tuple[System, ...] = (
@@ -17,6 +17,7 @@ SYSTEMS: tuple[System, ...] = (
     seed.SYSTEM,
     decentralized.SYSTEM,
     edge_network.SYSTEM,
+    sled.SYSTEM,
 )
 
 
