@@ -112,3 +112,10 @@ def test_committed_results_hold_the_whole_grid() -> None:
     found = committed()
     assert len(found.cells) == 2 * 2 * 4 * 7
     assert len(found.choices) == 16
+
+
+def test_committed_results_reach_the_targets() -> None:
+    found = committed()
+    assert found.errors.median() <= 0.05
+    assert found.errors.quantile(0.95) <= 0.12
+    assert found.chosen_well >= 15
