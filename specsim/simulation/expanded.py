@@ -192,6 +192,9 @@ class _Run:
             for device, servers in self.servers.items():
                 route = self.specs[device].route
                 number = seat % len(servers) if route == "seat" else route(servers)
+                if not 0 <= number < len(servers):
+                    raise InputError(f"picks {number} of {len(servers)} instances", field=f"server {device}: route")
+                servers[number].streams += 1
                 at[device] = (servers[number], number)
             prompt = self.ledger.prompt[i]
             stream = self.active[i] = _Stream(i, seat, at, 0 if self.prompt_cached else prompt)
@@ -201,6 +204,8 @@ class _Run:
 
     def _finish(self, stream: _Stream) -> None:
         del self.active[stream.i]
+        for server, _ in stream.at.values():
+            server.streams -= 1
         self.free_seats.append(stream.seat)
         joined = not self.together or not self.active
         wave = (self.requests_at_once or 1) if self.together else 1

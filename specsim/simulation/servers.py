@@ -106,6 +106,8 @@ class Server:
         self._closed = False  # the window is over: what is there goes
         self.busy_s = self.wasted_s = 0.0
         self.batches = self.jobs = 0
+        self.streams = 0
+        """Streams that a router has put here."""
 
     @property
     def busy(self) -> bool:
