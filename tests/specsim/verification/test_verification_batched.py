@@ -50,7 +50,7 @@ def test_divergences_on_arrays(divergence: str) -> None:
 def test_node_samplers_have_their_rules_law(name: str, k: int) -> None:
     if name == "hub_transport" and k != 2:
         pytest.skip("the hub is of two drafts")
-    detect = 0.08 if name == "optimal_transport" else 0.03
+    detect = 0.15 if name == "optimal_transport" else 0.05
     verdict = check_node_sampler(SAMPLERS[name], name, k=k, detect_tv=detect)
     assert verdict.passed, str(verdict)
 
@@ -76,7 +76,7 @@ def test_wrong_node_samplers_are_rejected(mutant) -> None:
             tokens[members], accepted[members] = np.array(list(law))[drawn].T
         return tokens, accepted
 
-    verdict = check_node_sampler(sampler, mutant.claims, drafting=mutant.drafting, detect_tv=0.03)
+    verdict = check_node_sampler(sampler, mutant.claims, drafting=mutant.drafting, detect_tv=0.06)
     assert verdict.status == "rejected"
     assert verdict.witness is not None
 

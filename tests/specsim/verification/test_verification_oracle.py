@@ -57,7 +57,7 @@ def test_right_samplers_pass_at_their_own_claim(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in LOSSLESS if name != "greedy"])
 def test_right_samplers_are_lossless(name: str) -> None:
-    assert assert_lossless(LOSSLESS[name], **QUICK).passed
+    assert assert_lossless(LOSSLESS[name], detect_tv=0.06).passed
 
 
 def test_lossless_but_slow_passes_one_test_and_fails_the_other() -> None:
