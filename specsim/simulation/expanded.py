@@ -137,6 +137,13 @@ class _Run:
         places = seats if seats is not None else (loop or len(requests))
         if places < 1:
             raise InputError(f"{places}; give at least 1", field="seats")
+        for spec in topology.servers:
+            if spec.batching.min_batch > min(places, len(requests)):
+                raise InputError(
+                    f"a batch of {spec.batching.min_batch} never fills with {min(places, len(requests))} streams at a"
+                    " time: a deadlock",
+                    field=f"server {spec.device}: min_batch",
+                )
         self.free_seats = list(range(min(places, len(requests))))[::-1]
         self.waiting: deque[int] = deque()
         self.known = min(loop or len(requests), len(requests))

@@ -112,15 +112,27 @@ def test_named_at_once(make, message):
     assert len(caught.value.lines) == 1
 
 
-def test_a_static_batch_that_never_fills_is_a_deadlock_and_says_who_waits():
+def test_a_static_batch_that_never_fills_is_found_when_it_is_built():
     servers = (ServerSpec("edge", 3), ServerSpec("cloud", batching=Batching(8, min_batch=8)))
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match="server cloud: min_batch: a batch of 8 never fills with 3 streams at a time"):
         go(topology=place(servers=servers), n=3)
+
+
+def test_a_static_batch_whose_last_ones_wait_for_ever_says_who_waits():
+    """Three streams of different lengths: when the first ends, the other two wait for a third."""
+
+    class Uneven(Rule):
+        def settle(self, stream, k):
+            return self.accepted, self.emitted if stream else 20
+
+    servers = (ServerSpec("edge", 3), ServerSpec("cloud", batching=Batching(3, min_batch=3)))
+    with pytest.raises(InputError) as caught:
+        go(rule=Uneven(), topology=place(servers=servers), n=3)
     first, *rest = caught.value.lines
     assert "a deadlock" in first
-    assert len(rest) == 3
+    assert len(rest) == 2
     assert all("(stage verify) waits for server cloud" in line for line in rest)
-    assert all("waits for 5 more for its batch of 8" in line for line in rest)
+    assert all("waits for 1 more for its batch of 3" in line for line in rest)
 
 
 def test_a_rule_that_never_emits_is_found():
@@ -133,9 +145,8 @@ def test_a_rule_that_never_emits_is_found():
 
 
 def test_those_who_wait_for_a_seat_are_named():
-    servers = (ServerSpec("edge"), ServerSpec("cloud", batching=Batching(2, min_batch=2)))
     with pytest.raises(InputError) as caught:
-        go(topology=place(servers=servers), n=3, seats=1)
+        go(rule=Rule(accepted=0, emitted=0), n=3, seats=1, patience=5000)
     assert sum("waits for a seat" in line for line in caught.value.lines) == 2
 
 
