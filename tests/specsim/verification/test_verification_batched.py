@@ -45,7 +45,7 @@ def test_divergences_on_arrays(divergence: str) -> None:
     assert verdict.status == "consistent", str(verdict)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_node_samplers_have_their_rules_law(name: str, k: int) -> None:
     if name == "hub_transport" and k != 2:
