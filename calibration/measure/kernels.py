@@ -12,7 +12,7 @@ from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, 
 
 from calibration.live.micro import Idle
 from calibration.measure.device import Device
-from calibration.measure.points import Point
+from calibration.measure.points import ROUNDS, Point
 from calibration.measure.timers import Prepared
 
 MOST_COPIES = 64
@@ -179,7 +179,7 @@ class Workshop:
 
         scratch = min(self.device.cache_bytes, 16 << 20) if self.device.kind == "cpu" else 4
         target, draft = (Idle(point["vocab"], scratch, self._on()) for _ in range(2))
-        prompts, rng, rounds = np.ones((point["batch"], 32), dtype=np.int64), np.random.default_rng(0), 8
+        prompts, rng, rounds = np.ones((point["batch"], 32), dtype=np.int64), np.random.default_rng(0), ROUNDS + 1
         phase = {"host": "host", "drawing": "sampling"}[point.kind]
 
         def run(_: int) -> float:

@@ -39,6 +39,8 @@ HOST = ((1, 0), (1, 1), (1, 2), (1, 4), (1, 8), (4, 0), (4, 2), (4, 8), (16, 0),
 """Sequences and drafted tokens a sequence of rounds without passes."""
 LOGITS = (1, 4, 16, 64, 256)
 """Rows of logits that become laws."""
+ROUNDS = 4
+"""Rounds without passes that a sample of the host is the median of, after a first."""
 STACKS = (1, 4, 16, 64, 128, 256)
 """Rows of a stack of two layers as a whole, captured and eager."""
 
@@ -162,7 +164,7 @@ def bytes_needed(point: Point, size: int) -> float:
     if point.kind == "prefill":
         return size * p["batch"] * p["tokens"] * (6.0 * p["heads"] * p["head_dim"])
     if point.kind in ("host", "drawing"):  # and caches that are emptied in a pass's place
-        return 4.0 * p["batch"] * (3 * p["k"] + 3) * p["vocab"] + 8e6 * (p["k"] + 2)
+        return 4.0 * p["batch"] * (6 * p["k"] + 6) * p["vocab"] + 8e6 * (p["k"] + 2)
     if point.kind == "softmax":
         return 12.0 * p["rows"] * p["vocab"]
     wide = p.get("intermediate", p["hidden"])
@@ -182,4 +184,5 @@ def roofline_s(point: Point, size: int, *, bandwidth: float, peak: float) -> flo
         flops = 2.0 * p["batch"] * p["tokens"] ** 2 * p["heads"] * p["head_dim"]
     elif point.kind == "stack":
         flops = 2.0 * p["rows"] * p["layers"] * (3 * p["hidden"] * p["intermediate"] + 4 * p["hidden"] ** 2)
-    return max(bytes_needed(point, size) / bandwidth, flops / peak)
+    rounds = ROUNDS if point.kind in ("host", "drawing") else 1
+    return rounds * max(bytes_needed(point, size) / bandwidth, flops / peak)

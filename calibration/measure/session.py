@@ -69,7 +69,8 @@ class Session:
     bandwidth_bytes_per_s: float = 1e10
     flops_per_s: float = 5e10
     _budget_s: float = 0.0
-    _pace: list[float] = field(default_factory=list)
+    _pace: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds that points took over what a roofline says, by kind."""
 
     def run(
         self, points: Sequence[Point], *, budget_s: float, progress: Callable[[int, int], None] = lambda _d, _t: None
@@ -125,7 +126,7 @@ class Session:
             estimate = self._estimate_s(point)
             if bytes_needed(point, self.element_bytes) > room / TOGETHER:
                 self._refuse(unknown, outcome, point, "too large")
-            elif estimate > max(SHARE_OF_BUDGET * self._budget_s, LEAST_ALLOWED_S):
+            elif estimate > self._limit_s:
                 # Not recorded: a rerun with more time may measure it.
                 unknown.drop(point)
                 outcome.refused += 1
@@ -134,10 +135,14 @@ class Session:
                 chosen.append(point)
         return chosen
 
+    @property
+    def _limit_s(self) -> float:
+        return max(SHARE_OF_BUDGET * self._budget_s, LEAST_ALLOWED_S)
+
     def _estimate_s(self, point: Point) -> float:
         """Seconds that measuring a point takes: a roofline's, times what it took longer for others."""
         once = roofline_s(point, self.element_bytes, bandwidth=self.bandwidth_bytes_per_s, peak=self.flops_per_s)
-        return (self.repeats + 2) * once * max(float(np.median(self._pace or [1.0])), 1.0)
+        return (self.repeats + 2) * once * max(float(np.median(self._pace.get(point.kind, [1.0]))), 1.0)
 
     def _refuse(self, unknown: Unknown, outcome: Outcome, point: Point, reason: str) -> None:
         unknown.drop(point)
@@ -145,11 +150,15 @@ class Session:
         outcome.refused += 1
 
     def _paced(self, points: Sequence[Point], outcome: Outcome) -> None:
-        expected, begin = sum(self._estimate_s(point) for point in points), time.monotonic()
-        expected /= max(float(np.median(self._pace or [1.0])), 1.0)
+        """Measure the points, and learn how much longer than a roofline each kind among them takes."""
+        expected = {p: self._estimate_s(p) / max(float(np.median(self._pace.get(p.kind, [1.0]))), 1.0) for p in points}
+        begin = time.monotonic()
         self._measure(points, outcome)
-        if expected > 0.01:  # below, fixed costs hide what a larger point would take
-            self._pace.append((time.monotonic() - begin) / expected)
+        took = time.monotonic() - begin
+        slowest = max(points, key=self._estimate_s)  # the others' share is taken to be as estimated
+        rest = sum(self._estimate_s(p) for p in points if p != slowest)
+        if took > 0.05 * self._limit_s:  # below, fixed costs hide what a larger point would take
+            self._pace.setdefault(slowest.kind, []).append(max(took - rest, 0.0) / max(expected[slowest], 1e-6))
 
     def _measure(self, points: Sequence[Point], outcome: Outcome) -> None:
         """Time the points together and keep their samples; one by one where together they are too much."""
@@ -177,7 +186,7 @@ class Session:
     def _times(self, points: Sequence[Point]) -> dict[Point, dict[str, Timing]]:
         made = [(point, variant, kernel) for point in points for variant, kernel in self.make(point).items()]
         measure = time_on_cuda if self.device.kind == "cuda" else time_on_cpu
-        timings = measure([kernel for _, _, kernel in made], repeats=self.repeats)
+        timings = measure([kernel for _, _, kernel in made], repeats=self.repeats, limit_s=self._limit_s)
         found: dict[Point, dict[str, Timing]] = {point: {} for point in points}
         for (point, variant, _), timing in zip(made, timings, strict=True):
             found[point][variant] = timing

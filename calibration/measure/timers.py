@@ -45,12 +45,17 @@ class WrongOutputError(RuntimeError):
     """A kernel left its output as it was, or not finite: it did not do the work that was timed."""
 
 
-def time_on_cpu(kernels: Sequence[Prepared], *, repeats: int) -> list[Timing]:
-    """Time kernels in turns, ``repeats`` samples each, so that a disturbance meets all of them alike."""
-    loops, turn = [], [0] * len(kernels)
+def time_on_cpu(kernels: Sequence[Prepared], *, repeats: int, limit_s: float = float("inf")) -> list[Timing]:
+    """Time kernels in turns, ``repeats`` samples each, so that a disturbance meets all of them alike.
+
+    A kernel whose samples would take more than ``limit_s`` has fewer, but one.
+    """
+    loops, turn, counts = [], [0] * len(kernels), []
     for kernel in kernels:
+        begin = time.perf_counter()
         _check(kernel.run(0), kernel)
-        if kernel.reports:
+        counts.append(int(np.clip(limit_s / max(time.perf_counter() - begin, 1e-6), 1, repeats)))
+        if kernel.reports or counts[-1] == 1:
             loops.append(1)
             continue
         start = time.perf_counter()
@@ -60,6 +65,8 @@ def time_on_cpu(kernels: Sequence[Prepared], *, repeats: int) -> list[Timing]:
     wall, busy = np.empty((len(kernels), repeats)), np.empty((len(kernels), repeats))
     for sample in range(repeats):
         for index, kernel in enumerate(kernels):
+            if sample >= counts[index]:
+                continue
             run, count, copies, at = kernel.run, loops[index], kernel.copies, turn[index]
             if kernel.reports:
                 wall[index, sample] = busy[index, sample] = run(0)
@@ -71,14 +78,16 @@ def time_on_cpu(kernels: Sequence[Prepared], *, repeats: int) -> list[Timing]:
             turn[index] = (at + count) % copies
             wall[index, sample] = (end - begin) * 1e-9 / count
             busy[index, sample] = (ended - began) * 1e-9 / count
-    return [Timing(w, b) for w, b in zip(wall, busy, strict=True)]
+    return [Timing(w[:n], b[:n]) for w, b, n in zip(wall, busy, counts, strict=True)]
 
 
-def time_on_cuda(kernels: Sequence[Prepared], *, repeats: int) -> list[Timing]:
+def time_on_cuda(kernels: Sequence[Prepared], *, repeats: int, limit_s: float = float("inf")) -> list[Timing]:
     """Time kernels as captured graphs that rotate through their copies, in turns; eager ones by the host's clock.
 
     Each sample replays a graph once, after poisoning the output with NaN; the time is between two events.
+    ``limit_s`` is a CPU's concern: what fits a GPU's memory does not take it long.
     """
+    del limit_s
     import torch
 
     graphs: list[Any] = []
