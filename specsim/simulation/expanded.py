@@ -27,11 +27,15 @@ from specsim.simulation.workload import Requests
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run: one row a request, and what servers and links did. ``result`` counts batches as iterations."""
+    """A run: one row a request, and what servers and links did. ``result`` counts batches as iterations.
+
+    by_prefill: tokens of each request that its prefill emitted (0 where prompts were cached).
+    """
 
     result: Result
     servers: tuple[ServerUse, ...]
     links: tuple[LinkUse, ...]
+    by_prefill: int
 
     @property
     def tokens_per_s(self) -> float:
@@ -41,14 +45,12 @@ class Outcome:
     @property
     def tokens_per_round(self) -> float:
         """Tokens that rounds emitted (cut at the requested length) over rounds; prompts' own tokens not counted."""
-        return float((self.result.output_tokens - self._by_prefill).sum() / self.result.rounds.sum())
+        return float((self.result.output_tokens - self.by_prefill).sum() / self.result.rounds.sum())
 
     @property
     def wasted_tokens(self) -> int:
         """Drafted tokens that did not survive, those drafted ahead in vain included."""
         return int((self.result.drafted - self.result.accepted).sum())
-
-    _by_prefill: int = 1
 
 
 def run_expanded(
