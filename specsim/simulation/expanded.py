@@ -35,7 +35,7 @@ class Outcome:
     result: Result
     servers: tuple[ServerUse, ...]
     links: tuple[LinkUse, ...]
-    by_prefill: int
+    by_prefill: int = 1
 
     @property
     def tokens_per_s(self) -> float:
