@@ -148,7 +148,7 @@ def held_out_shapes(gpu: str, *, folds: int = 5) -> dict[str, Errors]:
 
 
 def coverage(gpu: str, *, seeds: int = 5) -> dict[str, float]:
-    """Share of held-out rows within their 90 % interval, over all and by row count.
+    """Share of held-out rows within their 90 % interval, over all, by row count and by size of the weights.
 
     Three parts of whole shapes: the fit sees one half; a quarter calibrates (the ceil((n + 1) 0.9)-th smallest
     |ln error| of its group); the last quarter is judged.
@@ -156,6 +156,8 @@ def coverage(gpu: str, *, seeds: int = 5) -> dict[str, float]:
     rows, hardware = products(gpu), load_hardware(gpu)
     label = rows.groupby(["n", "k"]).ngroup().to_numpy()
     inside: dict[str, list[Floats]] = {}
+    weights = (rows["n"] * rows["k"]).to_numpy()
+    ends = np.quantile(np.unique(weights), [0.0, 1 / 3, 2 / 3, 1.0])
     for seed in range(seeds):
         part = np.random.default_rng(seed).permutation(label.max() + 1) % 4
         which = part[label]
@@ -167,9 +169,12 @@ def coverage(gpu: str, *, seeds: int = 5) -> dict[str, float]:
             rank = min(int(np.ceil((known.size + 1) * COVERAGE)), known.size)
             hit = (judged <= np.sort(known)[rank - 1]).astype(float)
             inside.setdefault(f"{low} to {high} rows", []).append(hit)
+            size = np.clip(np.searchsorted(ends, weights[mine & (which == 3)]) - 1, 0, 2)
+            for i, name in enumerate(("small", "middle", "large")):
+                inside.setdefault(f"{name} weights", []).append(hit[size == i])
     groups = {name: np.concatenate(parts) for name, parts in inside.items()}
     return {name: float(hit.mean()) for name, hit in groups.items()} | {
-        "all": float(np.concatenate(list(groups.values())).mean())
+        "all": float(np.concatenate([hit for name, hit in groups.items() if "rows" in name]).mean())
     }
 
 

@@ -112,6 +112,11 @@ def fit_profile(
     factors = [load_engine(name).schedule for name in ("vllm", "sglang")]
     spread = max(np.log(factor.high) for factor in factors), max(-np.log(factor.low) for factor in factors)
     residuals["host"] = {"TRANSFERRED": normal_quantiles(max(spread) / 1.645)}
+    stacks = data[data["kind"] == "stack"]
+    provenance["two_layers_us"] = {
+        f"{int(row['rows'])} rows, {'graph' if row['graph'] else 'eager'}": digits(row["seconds"] * 1e6, 4)
+        for _, row in stacks.sort_values(["graph", "rows"]).iterrows()
+    }
     if impossible:
         notes.append(f"{impossible:.1%} of the products were faster than the datasheet allows, and left out")
     low = impossible > MOST_IMPOSSIBLE or provenance.get("disturbed", False)
