@@ -86,7 +86,7 @@ def reproduce(names: list[str], *, out: str | None, as_json: bool) -> None:
 
 def run(name: str) -> Reproduction:
     """The numbers of one system's paper."""
-    module = importlib.import_module(f"studies.papers.{name.replace('-', '_')}")
+    module = importlib.import_module(f"studies.papers.{name.replace('-', '_').replace('++', '_plus')}")
     made: Reproduction = module.reproduce()
     return made
 

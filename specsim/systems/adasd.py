@@ -14,14 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from specsim.acceptance.language_pair import LanguagePair
+from specsim.acceptance.language_pair import LanguagePair, random_pair
 from specsim.acceptance.signals import Drafted
 from specsim.drafting.adaptive import MeanRejectedEntropy
 from specsim.errors import InputError
-from specsim.simulation.signal_rounds import Rounds, RoundSeconds
-from specsim.acceptance.language_pair import random_pair
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.signal_rounds import Rounds, RoundSeconds
 from specsim.systems.descriptor import Parameter, System
 
 Floats = NDArray[np.float64]
@@ -118,11 +117,11 @@ def simulate(
 ) -> Outcome:
     """One stream of a random language pair under both components; seconds are target steps."""
     pair = random_pair(vocab, acceptance=acceptance, rng=rng)
-    cost = RoundSeconds(draft_s, lambda n: 1.0 + 0.0 * n)
+    cost = RoundSeconds(draft_s, lambda drafted: np.ones(drafted.shape))
     stop, keep = MeanRejectedEntropy(most), DensityRule(bandwidth, warm_up)
     ran = run_adasd(pair, stop, keep, cost, requests=1, rounds=tokens, rng=rng).rounds
     done = iter([Drawn(ran.drafted[0], ran.accepted[0], ran.tokens[0], ran.seconds[0])])
-    return in_series(lambda n: next(done), tokens=tokens)
+    return in_series(lambda _: next(done), tokens=tokens)
 
 
 SYSTEM = System(

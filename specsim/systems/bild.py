@@ -9,6 +9,7 @@ authors' code); otherwise it appends its next token.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from specsim.acceptance.signals import CopulaSignals
 from specsim.drafting.stopping import ConfidenceThreshold
 from specsim.errors import InputError
+from specsim.simulation.expanded import Outcome
+from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
 
 Floats = NDArray[np.float64]
@@ -73,17 +77,30 @@ def run(fates: Fates, *, correlation: float, rounds: int, rng: np.random.Generat
 
     With correlation 0 it is ``per_token``. The confidence margin is uniform, so the threshold is the fallback rate.
     """
+    made = _rounds(fates, correlation, rounds, rng)
+    tokens = float((made.kept + 1 + made.again).sum())
+    return PerToken(
+        float((made.written + made.wasted).sum()) / tokens,
+        float((1 + made.again).sum()) / tokens,
+        float(made.again.sum()) / tokens,
+    )
+
+
+class _Rounds(NamedTuple):
+    """Small tokens written and thrown away, those the large model kept, and whether it ran a second time."""
+
+    written: Ints
+    wasted: NDArray[np.bool_]
+    kept: Ints
+    again: NDArray[np.bool_]
+
+
+def _rounds(fates: Fates, correlation: float, rounds: int, rng: np.random.Generator) -> _Rounds:
     process = CopulaSignals((1.0 - fates.rollback,), correlation)
     shown = process.draft(process.start(rounds, rng), MOST, rng)
-    stop = ConfidenceThreshold(fates.fallback, MOST, unsure="drop")
-    written = stop.lengths(shown.signals)
+    written = ConfidenceThreshold(fates.fallback, MOST, unsure="drop").lengths(shown.signals)
     kept, _ = process.settle(shown, written, rng)
-    wasted = written < MOST
-    again = kept < written
-    tokens = float((kept + 1 + again).sum())
-    return PerToken(
-        float((written + wasted).sum()) / tokens, float((1 + again).sum()) / tokens, float(again.sum()) / tokens
-    )
+    return _Rounds(written, written < MOST, kept, kept < written)
 
 
 LAYERS = {"IWSLT": 8 / 24, "XSUM": 6 / 24}
@@ -115,3 +132,46 @@ def rows() -> tuple[Row, ...]:
         )
         for task, c in LAYERS.items()
     )
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    fallback: float = 0.2109,
+    rollback: float = 0.0156,
+    correlation: float = 0.5,
+    small_over_large: float = 8 / 24,
+    tokens: int = 20_000,
+) -> Outcome:
+    """One stream; seconds are large-model steps. A round ends with the large model's pass (and its second one)."""
+    fates = Fates(fallback, rollback)
+
+    def draw(n: int) -> Drawn:
+        made = _rounds(fates, correlation, n, rng)
+        steps = made.written + made.wasted
+        seconds = small_over_large * steps + 1.0 + made.again
+        return Drawn(steps, made.kept, made.kept + 1 + made.again, seconds.astype(np.float64))
+
+    return in_series(draw, tokens=tokens)
+
+
+SYSTEM = System(
+    name="bild",
+    title="Speculative Decoding with Big Little Decoder",
+    paper="2302.07863",
+    year=2023,
+    lossless="no",
+    topology="small and large model on one device",
+    pipeline="small until unsure (10 at most) -> large checks all -> keep, or roll back and large once more -> commit",
+    rule="fall back when max q < a_FB; roll back at the first -log p(y) > a_RB",
+    parameters=(
+        Parameter("fallback", 0.2109, "probability that a small step falls back", "Table 4, IWSLT (as a rate a step)"),
+        Parameter("rollback", 0.0156, "probability that a kept token is rolled back", "Table 4, IWSLT (same)"),
+        Parameter("correlation", 0.5, "between confidence and the large model's agreement", "assumed"),
+        Parameter("small_over_large", 8 / 24, "cost of a small step", "assumed: ratio of layers"),
+        Parameter("tokens", 20_000, "tokens of the stream", "-"),
+    ),
+    assumptions=("checking ten tokens takes one step", "printed shares are read as probabilities of a step"),
+    batches="batch 1 (the authors' code asserts it)",
+    simulate=simulate,
+)

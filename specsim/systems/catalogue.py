@@ -5,7 +5,35 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from specsim.errors import InputError
-from specsim.systems import chen, decentralized, dsi, edge_network, leviathan, pearl, seed, sled, speed
+from specsim.systems import (
+    adasd,
+    bild,
+    chen,
+    decentralized,
+    dsbd,
+    dsi,
+    edge_network,
+    fast_blt,
+    hsd,
+    kong,
+    leviathan,
+    magicdec,
+    metasd,
+    pearl,
+    pyramid_sd,
+    rsd,
+    seed,
+    sequoia,
+    sled,
+    smartspec,
+    spec_bench,
+    specdec_plus,
+    specformer,
+    speed,
+    ssbd,
+    staged,
+    tandem,
+)
 from specsim.systems.descriptor import System
 
 SYSTEMS: tuple[System, ...] = (
@@ -18,6 +46,24 @@ SYSTEMS: tuple[System, ...] = (
     decentralized.SYSTEM,
     edge_network.SYSTEM,
     sled.SYSTEM,
+    bild.SYSTEM,
+    staged.SYSTEM,
+    specdec_plus.SYSTEM,
+    tandem.SYSTEM,
+    sequoia.SYSTEM,
+    smartspec.SYSTEM,
+    magicdec.SYSTEM,
+    dsbd.SYSTEM,
+    rsd.SYSTEM,
+    adasd.SYSTEM,
+    ssbd.SYSTEM,
+    pyramid_sd.SYSTEM,
+    hsd.SYSTEM,
+    metasd.SYSTEM,
+    specformer.SYSTEM,
+    fast_blt.SYSTEM,
+    kong.SYSTEM,
+    spec_bench.SYSTEM,
 )
 
 

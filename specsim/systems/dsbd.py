@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from specsim.errors import InputError
+from specsim.simulation.expanded import Outcome
+from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.descriptor import Parameter, System
 from specsim.theory.tokens import expected_tokens_iid
 
 Floats = NDArray[np.float64]
@@ -133,3 +136,54 @@ def run_rounds(
     run = np.logical_and.accumulate(passed, axis=1)
     reached = np.column_stack([np.ones(rounds, dtype=bool), run[:, :-1]])
     return BeamRounds(run.sum(axis=1) + 1, float(passed[reached].mean()))
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    drafts: int = 6,
+    gamma: int = 3,
+    threshold: float = 0.9,
+    least: int = 1,
+    divergence: float = 0.5,
+    beams: int = 12,
+    draft_s: float = 0.1,
+    tokens: int = 20_000,
+) -> Outcome:
+    """Beam steps of one stream; layers' laws are Dirichlet pairs, the drafter's mixed with the target's."""
+    p = rng.dirichlet(np.full(beams, 0.6), size=40)
+    q = (1.0 - divergence) * p + divergence * rng.dirichlet(np.full(beams, 0.6), size=40)
+    layers = tuple(Layer(a, b) for a, b in zip(p, q, strict=True))
+
+    def draw(n: int) -> Drawn:
+        steps = run_rounds(
+            layers, drafts=drafts, gamma=gamma, threshold=threshold, least=least, rounds=n, rng=rng
+        ).steps
+        return Drawn(np.full(n, gamma), steps - 1, steps, np.full(n, 1.0 + gamma * draft_s))
+
+    return in_series(draw, tokens=tokens)
+
+
+SYSTEM = System(
+    name="dsbd",
+    title="Dynamic-Width Speculative Beam Decoding for Efficient LLM Inference",
+    paper="2409.16560",
+    year=2024,
+    lossless="with respect to beam sampling",
+    topology="drafter and target on one device",
+    pipeline="beam-draft gamma layers of width W_S -> one forest pass -> verify layer by layer -> commit",
+    rule="beams tested with min(1, p'/q), residual after a rejection, p again after an acceptance; W_L by likelihood",
+    parameters=(
+        Parameter("drafts", 6, "W_S: draft beams a layer", "printed range 2 to 6"),
+        Parameter("gamma", 3, "layers drafted", "the released script"),
+        Parameter("threshold", 0.9, "t: how likely W_L beams must be accepted", "printed: 0.7 or 0.9"),
+        Parameter("least", 1, "W_min", "printed range 1 to 3"),
+        Parameter("divergence", 0.5, "share of an unrelated law in the drafter's", "assumed: acceptance not found"),
+        Parameter("beams", 12, "candidates of a layer", "assumed"),
+        Parameter("draft_s", 0.1, "a drafting layer over a target pass", "assumed"),
+        Parameter("tokens", 20_000, "beam steps of the stream", "-"),
+    ),
+    assumptions=("draft beams are i.i.d. from the drafter's beam law", "layers are independent"),
+    batches="batch 1 (the authors' code asserts it)",
+    simulate=simulate,
+)

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from specsim.errors import InputError
+from specsim.simulation.expanded import Outcome
+from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.descriptor import Parameter, System
 from specsim.theory.tokens import expected_tokens_iid
 
 Floats = NDArray[np.float64]
@@ -93,35 +96,51 @@ class Ran:
 
 def run(hierarchy: Hierarchy, *, rounds: int, rng: np.random.Generator) -> Ran:
     """``rounds`` target passes of the loop, token by token, each token marked as accepted or not by the level below."""
-    levels = len(hierarchy.costs)
-    passed, offered = np.zeros(levels - 1), np.zeros(levels - 1)
-    survival = _two_valued(hierarchy)
-    coins = _Coins(rng)
-    seconds, tokens = 0.0, 0
+    loop = _Loop(hierarchy, rng)
+    tokens = sum(len(loop.verified(len(hierarchy.costs) - 1)) for _ in range(rounds))
+    return Ran(loop.seconds / tokens, tuple(float(x) for x in loop.passed / loop.offered))
 
-    def verified(level: int) -> list[bool]:
-        nonlocal seconds
-        block = held(level - 1)
-        seconds += hierarchy.costs[level]
-        fates = [coins.next() < survival[level - 1][fresh] for fresh in block]
-        passed[level - 1] += sum(fates)
-        offered[level - 1] += len(fates)
+
+def target_rounds(hierarchy: Hierarchy, *, rounds: int, rng: np.random.Generator) -> Drawn:
+    """The same loop as rounds of the target: tokens offered to it, kept, emitted, and seconds since its last pass."""
+    loop, top = _Loop(hierarchy, rng), len(hierarchy.costs) - 1
+    drafted, emitted, seconds = [], [], []
+    for _ in range(rounds):
+        offered, before = loop.offered[-1], loop.seconds
+        emitted.append(len(loop.verified(top)))
+        drafted.append(int(loop.offered[-1] - offered))
+        seconds.append(loop.seconds - before)
+    kept = np.array(emitted, dtype=np.int64)
+    return Drawn(np.array(drafted, dtype=np.int64), kept - 1, kept, np.array(seconds))
+
+
+class _Loop:
+    """The recursion: a level asks the one below for blocks; ``passed`` of ``offered`` tokens survive at each level."""
+
+    def __init__(self, hierarchy: Hierarchy, rng: np.random.Generator) -> None:
+        self.stack, self.coins, self.seconds = hierarchy, _Coins(rng), 0.0
+        self.passed, self.offered = np.zeros(len(hierarchy.rates)), np.zeros(len(hierarchy.rates))
+        self.survival = _two_valued(hierarchy)
+
+    def verified(self, level: int) -> list[bool]:
+        """Tokens that one pass of a level adds, each True if it was resampled (or a bonus)."""
+        block = self.held(level - 1)
+        self.seconds += self.stack.costs[level]
+        fates = [self.coins.next() < self.survival[level - 1][fresh] for fresh in block]
+        self.passed[level - 1] += sum(fates)
+        self.offered[level - 1] += len(fates)
         accepted = next((i for i, fate in enumerate(fates) if not fate), len(fates))
         return [False] * accepted + [True]
 
-    def held(level: int) -> list[bool]:
-        nonlocal seconds
+    def held(self, level: int) -> list[bool]:
+        """A block of a level: tokens held once its threshold is reached."""
         if level == 0:
-            seconds += hierarchy.thresholds[0] * hierarchy.costs[0]
-            return [False] * hierarchy.thresholds[0]
+            self.seconds += self.stack.thresholds[0] * self.stack.costs[0]
+            return [False] * self.stack.thresholds[0]
         out: list[bool] = []
-        while len(out) < hierarchy.thresholds[level]:
-            out += verified(level)
+        while len(out) < self.stack.thresholds[level]:
+            out += self.verified(level)
         return out
-
-    for _ in range(rounds):
-        tokens += len(verified(levels - 1))
-    return Ran(seconds / tokens, tuple(float(x) for x in passed / offered))
 
 
 def best_hierarchy(
@@ -204,3 +223,47 @@ class _Coins:
             return float(u)
         self._left = iter(self._rng.random(65536).tolist())
         return self.next()
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    small_cost: float = 0.05,
+    middle_cost: float = 0.3,
+    small_rate: float = 0.75,
+    middle_rate: float = 0.85,
+    small_threshold: int = 4,
+    middle_threshold: int = 6,
+    resampled_ratio: float = 1.0,
+    tokens: int = 20_000,
+) -> Outcome:
+    """One stream through three levels; seconds are target steps."""
+    stack = Hierarchy(
+        (small_cost, middle_cost, 1.0), (small_rate, middle_rate), (small_threshold, middle_threshold), resampled_ratio
+    )
+    return in_series(lambda n: target_rounds(stack, rounds=n, rng=rng), tokens=tokens)
+
+
+SYSTEM = System(
+    name="hsd",
+    title="Fast Inference via Hierarchical Speculative Decoding",
+    paper="2510.19705",
+    year=2025,
+    lossless="yes",
+    topology="three (or more) models of rising size on one device",
+    pipeline="[small x T0 -> middle verifies] until T1 are held -> target verifies -> commit",
+    rule="min(1, p/q) and residual at every level, against the level below",
+    parameters=(
+        Parameter("small_cost", 0.05, "a small step over a target step", "assumed (none printed)"),
+        Parameter("middle_cost", 0.3, "a middle pass over a target pass", "assumed"),
+        Parameter("small_rate", 0.75, "acceptance of small by middle", "assumed"),
+        Parameter("middle_rate", 0.85, "acceptance of middle by target", "assumed"),
+        Parameter("small_threshold", 4, "T0", "optimal for these costs"),
+        Parameter("middle_threshold", 6, "T1", "optimal for these costs"),
+        Parameter("resampled_ratio", 1.0, "survival of a resampled over an accepted token", "1: i.i.d."),
+        Parameter("tokens", 20_000, "tokens of the stream", "-"),
+    ),
+    assumptions=("acceptance is i.i.d., or two-valued with its mean kept", "a pass costs the same at every length"),
+    batches="one stream: levels hold different numbers of tokens",
+    simulate=simulate,
+)

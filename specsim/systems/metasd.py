@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 
 from specsim.drafting.bandits import Bandit, Pulls, Ucb, block_divergence, block_efficiency
 from specsim.errors import InputError
+from specsim.simulation.expanded import Outcome
+from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
 from specsim.theory.tokens import expected_tokens_iid
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+Reward = Literal["efficiency", "divergence"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def run_pool(
     pool: Pool,
     bandit: Bandit,
     *,
-    reward: Literal["efficiency", "divergence"],
+    reward: Reward,
     tokens: int,
     queries: int,
     rng: np.random.Generator,
@@ -172,3 +177,57 @@ def rows(
         speedup = given.query_tokens / (float(ran.needed.mean()) * (1.0 + given.k * given.draft_ratio))
         made.append(Row(f"{task}, black box, UCB: speedup", published, speedup, 0.15))
     return tuple(made)
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    best: float = 0.8,
+    second: float = 0.6,
+    others: float = 0.4,
+    drafters: int = 5,
+    k: int = 5,
+    draft_ratio: float = 0.05,
+    exploration: float = 0.1,
+    concentration: float = 5.0,
+    tokens: int = 2_000,
+) -> Outcome:
+    """One long query over a pool whose best drafter stands last; seconds are target steps."""
+    if drafters < 3:
+        raise InputError(f"{drafters}; give 3 or more", field="drafters")
+    pool = Pool((*(others,) * (drafters - 2), second, best), k, concentration)
+    ran = run_pool(pool, Ucb(exploration), reward="divergence", tokens=tokens, queries=1, rng=rng)
+    accepted = ran.accepted[0]
+    done = iter([accepted])
+
+    def draw(n: int) -> Drawn:  # noqa: ARG001 - the query was run to its end
+        counts = next(done)
+        return Drawn(np.full(len(counts), k), counts, counts + 1, np.full(len(counts), 1.0 + k * draft_ratio))
+
+    return in_series(draw, tokens=tokens)
+
+
+SYSTEM = System(
+    name="metasd",
+    title="Multi-Drafter Speculative Decoding with Alignment Feedback",
+    paper="2604.05417",
+    year=2026,
+    lossless="yes",
+    topology="several drafters and a target on one device",
+    pipeline="bandit picks a drafter -> draft x k -> verify -> reward -> commit",
+    rule="argmax of mean + exploration sqrt(2 ln t / n), reward 1 - TV; min(1, p/q) and residual",
+    parameters=(
+        Parameter("best", 0.8, "acceptance of the best drafter", "assumed"),
+        Parameter("second", 0.6, "of the second best", "assumed"),
+        Parameter("others", 0.4, "of the rest", "assumed"),
+        Parameter("drafters", 5, "size of the pool", "printed"),
+        Parameter("k", 5, "N_max", "assumed: ablated, its default not found"),
+        Parameter("draft_ratio", 0.05, "drafter step over target step", "assumed"),
+        Parameter("exploration", 0.1, "beta", "assumed: never reported"),
+        Parameter("concentration", 5.0, "a + b of the Beta law of a token's 1 - TV", "assumed"),
+        Parameter("tokens", 2_000, "tokens of the query", "-"),
+    ),
+    assumptions=("changing the drafter is free", "1 - TV is independent from token to token"),
+    batches="each request has statistics of its own; the paper runs batch 1",
+    simulate=simulate,
+)

@@ -13,7 +13,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from specsim.systems.hsd import Hierarchy, seconds_per_token
+from specsim.errors import InputError
+from specsim.simulation.expanded import Outcome
+from specsim.simulation.in_series import in_series
+from specsim.systems.descriptor import Parameter, System
+from specsim.systems.hsd import Hierarchy, seconds_per_token, target_rounds
 from specsim.systems.reproduction import Row
 from specsim.theory.tokens import expected_tokens_iid
 
@@ -107,3 +111,35 @@ def rows() -> tuple[Row, ...]:
     )
     made.append(Row("best PSD over best SD", BEST_OVER_SD, best / max(TABLE_2["SD"]), 0.12))
     return tuple(made)
+
+
+def simulate(
+    rng: np.random.Generator, *, tolerance: float = 0.5, draft: int = 15, qualify: int = 25, tokens: int = 20_000
+) -> Outcome:
+    """One stream, fuzzy at both steps with one tolerance of 0.2, 0.3, 0.4 or 0.5."""
+    if tolerance not in QUALIFIER_TO_TARGET:
+        known = ", ".join(f"{t:g}" for t in QUALIFIER_TO_TARGET)
+        raise InputError(f"{tolerance}: acceptance is known at {known} only", field="tolerance")
+    stack = three_models(tolerance, tolerance, draft, qualify)
+    return in_series(lambda n: target_rounds(stack, rounds=n, rng=rng), tokens=tokens)
+
+
+SYSTEM = System(
+    name="pyramid-sd",
+    title="3-Model Speculative Decoding",
+    paper="2510.12966",
+    year=2025,
+    lossless="no",
+    topology="drafter, qualifier and target on one device, one after the other",
+    pipeline="[drafter x l_D -> qualifier checks] until l_Q are held -> target checks against the qualifier -> commit",
+    rule="keep while the models' laws differ by the tolerance at most, at each step",
+    parameters=(
+        Parameter("tolerance", 0.5, "of both steps", "printed sweep"),
+        Parameter("draft", 15, "l_D", "printed sweep"),
+        Parameter("qualify", 25, "l_Q", "printed sweep"),
+        Parameter("tokens", 20_000, "tokens of the stream", "-"),
+    ),
+    assumptions=("acceptance is i.i.d. at a tolerance", "stage times and acceptances come from fits to the tables"),
+    batches="batch 1 in the paper",
+    simulate=simulate,
+)

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specsim.errors import InputError
+from specsim.simulation.expanded import Outcome
+from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
 
 Floats = NDArray[np.float64]
@@ -124,3 +127,52 @@ def rows() -> tuple[Row, ...]:
     """
     sizes = Sizes(72.0, 1.5, 1.5)
     return (Row("72B, 1.5B + 1.5B, 0.814 kept: FLOPs ratio", 4.4, flops_ratio(sizes, 0.814), 0.02),)
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    target_size: float = 72.0,
+    drafter_size: float = 1.5,
+    judge_size: float = 1.5,
+    delta: float = 0.7,
+    reward_mean: float = 0.8,
+    reward_spread: float = 10.0,
+    mean_tokens: float = 40.0,
+    tokens: int = 50_000,
+) -> Outcome:
+    """Steps one after the other, rewards of drafted steps Beta; a second is the target's FLOPs of one token."""
+
+    def draw(n: int) -> Drawn:
+        lengths = rng.geometric(1.0 / mean_tokens, size=n)
+        rewards = rng.beta(reward_mean * reward_spread, (1.0 - reward_mean) * reward_spread, size=n)
+        kept = rewards >= delta
+        spent = (drafter_size + judge_size) / target_size + ~kept
+        return Drawn(lengths, np.where(kept, lengths, 0), lengths, lengths * spent)
+
+    return in_series(draw, tokens=tokens, device="drafter, judge and target")
+
+
+SYSTEM = System(
+    name="rsd",
+    title="Reward-Guided Speculative Decoding for Efficient LLM Reasoning",
+    paper="2501.19324",
+    year=2025,
+    lossless="no",
+    topology="drafter, judge and target on a device each, used in turn",
+    pipeline="drafter writes a step -> judge scores it -> kept, or target writes it anew -> commit",
+    rule="keep with probability omega(r); omega = 1[r >= delta]",
+    parameters=(
+        Parameter("target_size", 72.0, "parameters of the target, in billions", "one of the paper's settings"),
+        Parameter("drafter_size", 1.5, "of the drafter", "same"),
+        Parameter("judge_size", 1.5, "of the process reward model", "same"),
+        Parameter("delta", 0.7, "reward above which a step is kept", "printed"),
+        Parameter("reward_mean", 0.8, "mean reward of a drafted step", "assumed: curves not found"),
+        Parameter("reward_spread", 10.0, "a + b of the Beta law of rewards", "assumed"),
+        Parameter("mean_tokens", 40.0, "tokens of a step (geometric)", "assumed"),
+        Parameter("tokens", 50_000, "tokens of the stream", "-"),
+    ),
+    assumptions=("time is FLOPs, 2 a parameter and token: no wall clock is published", "prefill is not counted"),
+    batches="lock-step rounds over many prompts in the paper",
+    simulate=simulate,
+)

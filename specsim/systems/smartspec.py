@@ -12,9 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from specsim.acceptance.chains import Iid
 from specsim.acceptance.process import AcceptanceProcess
 from specsim.errors import InputError
+from specsim.simulation.engine import simulate as serve
+from specsim.simulation.expanded import Outcome
 from specsim.simulation.program import Batch, RoundProgram
+from specsim.simulation.workload import Fixed, Poisson, Workload
+from specsim.systems.descriptor import Parameter, System
+from specsim.systems.timed_serving import LLAMA_8B_H100, ROOMY
 from specsim.theory.tokens import expected_tokens_iid
 
 Floats = NDArray[np.float64]
@@ -111,3 +117,53 @@ class _Watched:
         if k:
             self._controller.observe(accepted, k)
         return accepted, after
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    rate: float = 0.7,
+    requests_per_s: float = 20.0,
+    most: int = 5,
+    decay: float = 0.99,
+    prior: float = 0.7,
+    probe_every: int = 50,
+    prompt: int = 128,
+    output: int = 192,
+    requests: int = 300,
+) -> Outcome:
+    """Poisson requests of equal lengths on one replica, batched continuously, K chosen at every step."""
+    programs = {k: LLAMA_8B_H100.program(k) for k in range(most + 1)}
+    control = SmartSpec(programs, decay=decay, prior=prior, probe_every=probe_every)
+    load = Workload(Poisson(requests_per_s), Fixed(prompt), Fixed(output))
+    ran = serve(programs, control.watching(Iid(rate)), load, ROOMY, rng, num_requests=requests, policy=control)
+    return Outcome(ran, (), ())
+
+
+SYSTEM = System(
+    name="smartspec",
+    title="Optimizing Speculative Decoding for Serving Large Language Models Using Goodput",
+    paper="2406.14066",
+    year=2024,
+    lossless="yes",
+    topology="drafter and target on one replica, continuous batching",
+    pipeline="pick K by goodput -> draft x K -> verify -> commit -> update the acceptance average",
+    rule="K maximises expected tokens of the batch over seconds of the step, 0 included",
+    parameters=(
+        Parameter("rate", 0.7, "acceptance per position", "assumed"),
+        Parameter("requests_per_s", 20.0, "request rate", "assumed"),
+        Parameter("most", 5, "longest draft considered", "the fixed length of the paper's comparison"),
+        Parameter("decay", 0.99, "what a step keeps of the moving average", "assumed: not found"),
+        Parameter("prior", 0.7, "acceptance before anything was tested", "assumed"),
+        Parameter("probe_every", 50, "steps at K = 0 between probes of one token", "assumed"),
+        Parameter("prompt", 128, "prompt tokens", "assumed"),
+        Parameter("output", 192, "output tokens", "assumed"),
+        Parameter("requests", 300, "requests simulated", "-"),
+    ),
+    assumptions=(
+        "step time is linear in tokens and cache, coefficients from data sheets (the paper's were not found)",
+        "one K for the whole batch",
+    ),
+    batches="continuous batching is what it is about",
+    simulate=simulate,
+)

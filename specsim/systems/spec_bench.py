@@ -13,7 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from specsim.acceptance.chains import LengthOnly
 from specsim.errors import InputError
+from specsim.simulation.expanded import Outcome
+from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
 
 Floats = NDArray[np.float64]
@@ -167,3 +171,44 @@ def rows() -> tuple[Row, ...]:
     sps = next(m for m in METHODS if m.name == "SpS")
     made.append(Row("RTX 3090, Vicuna-7B, SpS: speedup", published, predicted(sps, RTX_3090, "7B", accepted), 0.15))
     return tuple(made)
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    accepted: float = 2.28,
+    k: int = 5,
+    plain_ms: float = 24.85,
+    extra_ms: float = 12.4,
+    tokens: int = 20_000,
+) -> Outcome:
+    """One stream of a method, as the benchmark sees it: steps of ``accepted`` tokens, plain time plus an extra."""
+    process, seconds = LengthOnly(accepted, k), (plain_ms + extra_ms) / 1e3
+
+    def draw(n: int) -> Drawn:
+        kept = process.verify(np.zeros((1, 0)), k, rng, rounds=n)[0][0]
+        return Drawn(np.full(n, k), kept, kept + 1, np.full(n, seconds))
+
+    return in_series(draw, tokens=tokens)
+
+
+SYSTEM = System(
+    name="spec-bench",
+    title="Unlocking Efficiency in Large Language Model Inference: A Survey of Speculative Decoding",
+    paper="2401.07851",
+    year=2024,
+    lossless="depends on the method",
+    topology="one device, batch 1",
+    pipeline="draft (model, heads, early exit, retrieval, lookahead) -> verify (greedy, sampling, tree) -> commit",
+    rule="mean over prompts of tokens per second over plain decoding's; tokens emitted per step",
+    parameters=(
+        Parameter("accepted", 2.28, "mean accepted tokens, bonus included", "leaderboard: SpS, A100, Vicuna-7B"),
+        Parameter("k", 5, "drafted tokens", "assumed: assisted generation's schedule starts there"),
+        Parameter("plain_ms", 24.85, "a plain step", "Table 6: 40.24 tokens/s"),
+        Parameter("extra_ms", 12.4, "what a step takes beyond it", "derived: accepted / speedup - 1, of a plain step"),
+        Parameter("tokens", 20_000, "tokens of the stream", "-"),
+    ),
+    assumptions=("a method's host work doesn't depend on the target's size", "acceptance is i.i.d. within a draft"),
+    batches="batch 1 by protocol",
+    simulate=simulate,
+)

@@ -10,7 +10,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from specsim.acceptance.signals import CopulaSignals
 from specsim.drafting.stopping import SurvivalThreshold
+from specsim.simulation.expanded import Outcome, run_expanded
+from specsim.simulation.free_run import streams
+from specsim.simulation.round_rules import SignalRounds
+from specsim.simulation.topology import on_one
+from specsim.systems.descriptor import Parameter, System
+from specsim.systems.leviathan import serial_round
 from specsim.systems.reproduction import Row
 from specsim.theory.tokens import expected_tokens_iid
 
@@ -68,3 +75,45 @@ def rows() -> tuple[Row, ...]:
             made.append(Row(f"{setting}: verification rate", v, verification_rate(rate, k), 0.01))
             made.append(Row(f"{setting}: discard rate", d, discard_rate(rate, k)))
     return tuple(made)
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    rate: float = 0.82,
+    correlation: float = 0.7,
+    h: float = RELEASED_H,
+    most: int = 20,
+    draft_s: float = 0.0209,
+    verify_s: float = 0.116,
+    tokens: int = 20_000,
+) -> Outcome:
+    """One stream whose head predicts acceptance as well as a Gaussian copula of that correlation does."""
+    policy = stop_when_rejection_likely(h, (2, most))
+    rule = SignalRounds(CopulaSignals((rate,), correlation), policy, 1, rng)
+    programs = {k: serial_round(k, draft_s=draft_s, verify_s=verify_s) for k in range(2, most + 1)}
+    return run_expanded(programs, rule, streams(1, tokens), on_one("gpu"), rng, seats=1, prompt_cached=True)
+
+
+SYSTEM = System(
+    name="specdec++",
+    title="SpecDec++: Boosting Speculative Decoding via Adaptive Candidate Lengths",
+    paper="2405.19715",
+    year=2024,
+    lossless="yes",
+    topology="drafter and target on one device group",
+    pipeline="draft while P(some rejection) <= h -> verify -> commit",
+    rule="stop after token k once 1 - prod a_i > h, a_i a head's prediction; min(1, p/q) and residual",
+    parameters=(
+        Parameter("rate", 0.82, "mean acceptance per position", "fitted to Alpaca's fixed-K verification rates"),
+        Parameter("correlation", 0.7, "between the head's score and acceptance", "assumed"),
+        Parameter("h", RELEASED_H, "threshold on P(some rejection)", "released example script"),
+        Parameter("most", 20, "longest draft", "released settings: 2 to 20"),
+        Parameter("draft_s", 0.0209, "seconds of a drafted token", "sample log: 2.795 s / 134"),
+        Parameter("verify_s", 0.116, "seconds of a verification", "derived from published speeds"),
+        Parameter("tokens", 20_000, "tokens of the stream", "-"),
+    ),
+    assumptions=("signals and acceptance follow a Gaussian copula", "verification takes the same at every length"),
+    batches="batch 1 in the paper",
+    simulate=simulate,
+)

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from specsim.acceptance.chains import LengthOnly
 from specsim.errors import InputError
+from specsim.simulation.expanded import Outcome
+from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
 
 Floats = NDArray[np.float64]
@@ -110,3 +114,53 @@ def rows() -> tuple[Row, ...]:
         ours = kappa * TABLE_1_PLAIN[batch] / theta
         made.append(Row(f"Qwen2.5-7B, batch {batch}, k = 4: tokens/s{fitted}", published, ours, 0.10))
     return tuple(made)
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    batch: int = 64,
+    k: int = 4,
+    kappa: float = 1.75,
+    theta: float = 1.20,
+    floor_ms: float = 33.0,
+    billions: float = 8.0,
+    flops: float = 989e12,
+    bytes_per_s: float = 3.35e12,
+    tokens: int = 20_000,
+) -> Outcome:
+    """One of ``batch`` streams; a step takes max(theta floor, roofline)."""
+    step = max(theta * floor_ms / 1e3, roofline_s(billions * 1e9, batch * (k + 1), Chip(flops, bytes_per_s)))
+    process = LengthOnly(kappa, k)
+
+    def draw(n: int) -> Drawn:
+        accepted = process.verify(np.zeros((1, 0)), k, rng, rounds=n)[0][0]
+        return Drawn(np.full(n, k), accepted, accepted + 1, np.full(n, step))
+
+    return in_series(draw, tokens=tokens)
+
+
+SYSTEM = System(
+    name="specformer",
+    title="Scaling LLM Speculative Decoding: Non-Autoregressive Forecasting in Large-Batch Scenarios",
+    paper="2511.20340",
+    year=2025,
+    lossless="yes (greedy)",
+    topology="a head on the target, one device",
+    pipeline="one drafting pass for k tokens -> verify bs (k + 1) tokens -> commit",
+    rule="keep tokens equal to the target's own choice",
+    parameters=(
+        Parameter("batch", 64, "sequences", "Table 3"),
+        Parameter("k", 4, "drafted tokens", "Table 3"),
+        Parameter("kappa", 1.75, "tokens per step", "Table 3, Qwen3-8B"),
+        Parameter("theta", 1.20, "relative step with speculation", "Table 3, Qwen3-8B, batch 1"),
+        Parameter("floor_ms", 33.0, "step without speculation", "Table 3's plain rows, Qwen3-8B"),
+        Parameter("billions", 8.0, "parameters of the target", "its name"),
+        Parameter("flops", 989e12, "peak arithmetic", "assumed H100: an A100 could not reach the tables"),
+        Parameter("bytes_per_s", 3.35e12, "bandwidth", "same"),
+        Parameter("tokens", 20_000, "tokens of the stream", "-"),
+    ),
+    assumptions=("the GPU is not stated", "acceptance is i.i.d. with the printed tokens per step"),
+    batches="any batch up to the chip's ratio / (k + 1)",
+    simulate=simulate,
+)

@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specsim.drafting.trees import OptimalTrees, Tree
+from specsim.simulation.expanded import Outcome
+from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
 from specsim.systems.sequoia import SHIPPED_ACCEPTANCE, run_tree
 
@@ -64,12 +67,17 @@ def run_staged(
     tree: Tree, rate: float, agreement: float, *, ahead: int, rounds: int, rng: np.random.Generator
 ) -> tuple[float, float]:
     """Simulate all three stages: (tokens per round, drafting passes per round)."""
-    left, passes = np.full(rounds, tree.depth), np.zeros(rounds)
+    passes = run_drafting(agreement, ahead, depth=tree.depth, rounds=rounds, rng=rng)
+    return float(run_tree(tree, rank_law(rate), rounds=rounds, rng=rng).mean()), float(passes.mean())
+
+
+def run_drafting(agreement: float, ahead: int, *, depth: int, rounds: int, rng: np.random.Generator) -> Floats:
+    """Passes of the drafter in each of ``rounds`` rounds, n-grams proposing ``ahead`` tokens before each."""
+    left, passes = np.full(rounds, depth), np.zeros(rounds)
     while np.any(left > 0):
         passes += left > 0
-        agreed = np.logical_and.accumulate(rng.random((rounds, ahead)) < agreement, axis=1).sum(axis=1)
-        left = left - 1 - agreed
-    return float(run_tree(tree, rank_law(rate), rounds=rounds, rng=rng).mean()), float(passes.mean())
+        left = left - 1 - np.logical_and.accumulate(rng.random((rounds, ahead)) < agreement, axis=1).sum(axis=1)
+    return passes
 
 
 @dataclass(frozen=True)
@@ -138,3 +146,47 @@ def _with_best_trees() -> float:
     greedy, other = (brentq(lambda a, r=r: best(a, 1.0) - r, 0.05, 0.99) for r in (two, top_k))
     levels = brentq(lambda x: best(greedy, x) - three, 1.0, 1e3)
     return best(other, levels) / top_k
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    rate: float = 0.7956,
+    agreement: float = 0.7374,
+    ahead: int = AHEAD,
+    nodes: int = NODES,
+    depth: int = DEPTH,
+    tokens: int = 20_000,
+) -> Outcome:
+    """One stream; a second is the time to read the target's weights once."""
+    tree = OptimalTrees.of(rank_law(rate), nodes=nodes, depth=depth).tree(nodes, depth)
+
+    def draw(n: int) -> Drawn:
+        emitted = run_tree(tree, rank_law(rate), rounds=n, rng=rng)
+        passes = run_drafting(agreement, ahead, depth=tree.depth, rounds=n, rng=rng)
+        return Drawn(np.full(n, tree.size - 1), emitted - 1, emitted, 1.0 + passes * DRAFT_OVER_TARGET)
+
+    return in_series(draw, tokens=tokens)
+
+
+SYSTEM = System(
+    name="staged",
+    title="Accelerating LLM Inference with Staged Speculative Decoding",
+    paper="2308.04623",
+    year=2023,
+    lossless="yes",
+    topology="target, drafter and n-gram table on one device",
+    pipeline="[n-grams propose -> drafter verifies] per level x depth -> target verifies the tree -> commit",
+    rule="rejection sampling (greedy: exact match) at both levels",
+    parameters=(
+        Parameter("rate", 0.7956, "acceptance of a node's first child", "fitted: greedy, two stages read 0.31"),
+        Parameter("agreement", 0.7374, "of n-grams with the drafter", "fitted: greedy, three stages read 0.23"),
+        Parameter("ahead", AHEAD, "tokens that n-grams propose", "assumed"),
+        Parameter("nodes", NODES, "tree size, root included", "assumed: shapes are not published"),
+        Parameter("depth", DEPTH, "its levels", "assumed"),
+        Parameter("tokens", 20_000, "tokens of the stream", "-"),
+    ),
+    assumptions=("a pass costs the weights it reads", "one tree for greedy and top-k"),
+    batches="batch 1: trees fill the idle arithmetic of one sequence",
+    simulate=simulate,
+)

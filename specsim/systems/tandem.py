@@ -9,8 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specsim.acceptance.signals import Ints, Signals
+import numpy as np
+
+from specsim.acceptance.signals import CopulaSignals, Ints, Signals
 from specsim.drafting.stopping import EXTRA
+from specsim.simulation.expanded import Outcome, run_expanded
+from specsim.simulation.free_run import streams
+from specsim.simulation.round_rules import SignalRounds
+from specsim.simulation.topology import on_one
+from specsim.systems.descriptor import Parameter, System
+from specsim.systems.leviathan import serial_round
 from specsim.systems.reproduction import Row
 
 SMALL_OVER_LARGE = 1.0 / 6.40
@@ -37,8 +45,6 @@ class LearnedStop:
 
     def lengths(self, signals: Signals) -> Ints:
         """Positions before the first whose predicted acceptance is below the threshold; 1 at least."""
-        import numpy as np
-
         shown = min(self.most, signals.acceptance.shape[1])
         stop = signals.acceptance[:, :shown] < self.threshold
         first = np.where(stop.any(axis=1), np.argmax(stop, axis=1) + EXTRA["drop"], shown)
@@ -63,3 +69,42 @@ def rows() -> tuple[Row, ...]:
         Row("standalone, gamma = 3: decode speedup", 2.75, standalone_speedup(STANDALONE_BLOCK, c), 0.02),
         Row("LM1B, learned stop over gamma = 7: decode speedup", 1.103, gain, 0.02),
     )
+
+
+def simulate(
+    rng: np.random.Generator,
+    *,
+    rate: float = 0.90,
+    correlation: float = 0.7,
+    threshold: float = 0.8,
+    most: int = 17,
+    small_over_large: float = SMALL_OVER_LARGE,
+    tokens: int = 20_000,
+) -> Outcome:
+    """One lossless stream with the learned stop; seconds are large-model steps."""
+    rule = SignalRounds(CopulaSignals((rate,), correlation), LearnedStop(threshold, most), 1, rng)
+    programs = {k: serial_round(k, draft_s=small_over_large, verify_s=1.0) for k in range(1, most + 1)}
+    return run_expanded(programs, rule, streams(1, tokens), on_one("gpu"), rng, seats=1, prompt_cached=True)
+
+
+SYSTEM = System(
+    name="tandem",
+    title="Tandem Transformers for Inference Efficient LLMs",
+    paper="2402.08644",
+    year=2024,
+    lossless="with verification; standalone not",
+    topology="both models on one device; the small one reads the large one's states",
+    pipeline="small x block (on the large model's states) -> large over the block -> commit; never overlapped",
+    rule="standalone: nothing is checked, the large pass adds a token; else the first mismatch is replaced",
+    parameters=(
+        Parameter("rate", 0.90, "acceptance per position", "implied by printed run counts (1 - TV would be .859)"),
+        Parameter("correlation", 0.7, "between the stop network's score and acceptance", "assumed"),
+        Parameter("threshold", 0.8, "tau: predicted agreement below which drafting stops", "printed"),
+        Parameter("most", 17, "longest block", "printed: 17 or 27"),
+        Parameter("small_over_large", SMALL_OVER_LARGE, "c: decode step of the small over the large", "printed: 6.40x"),
+        Parameter("tokens", 20_000, "tokens of the stream", "-"),
+    ),
+    assumptions=("the stop network's output is compared as an agreement", "a block verifies in one step's time"),
+    batches="1 and 4 samples in the paper; batch 1 here",
+    simulate=simulate,
+)

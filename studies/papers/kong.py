@@ -94,9 +94,8 @@ def reproduce() -> Reproduction:
         ),
         (
             (
-                f"Acceptance {ACCEPTANCE}, k = {DRAFTED}: speculation that stops paying under load. Latencies are of the"
-                " middle 40 %"
-                f" of {REQUESTS} requests at nearly constant rates."
+                f"Acceptance {ACCEPTANCE}, k = {DRAFTED}: speculation that stops paying under load. Latencies are"
+                f" of the middle 40 % of {REQUESTS} requests at nearly constant rates."
             ),
         ),
     )
