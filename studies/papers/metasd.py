@@ -55,8 +55,8 @@ def reproduce() -> Reproduction:
         ),
         (
             (
-                "Translation misses: the bandit loses more there than this. Translations are likely shorter than the 256"
-                " tokens assumed, so that trying every drafter once weighs more; lengths were not found."
+                "Translation misses: the bandit loses more there than this. Translations are likely shorter than the"
+                " 256 tokens assumed, so that trying every drafter once weighs more; lengths were not found."
             ),
         ),
     )
