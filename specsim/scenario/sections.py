@@ -31,7 +31,8 @@ class Target(Section):
     dtype: Literal["bf16", "fp8", "fp8_static", "fp8_block", "mxfp4", "fp32"] = Field(
         default="bf16",
         description="precision of weights and products; fp8 scales activations as they come, fp8_static as the "
-        "checkpoint says, fp8_block scales blocks of 128 x 128 weights; mxfp4 is 4-bit experts between 16-bit layers; fp32 for profiles measured on a CPU",
+        "checkpoint says, fp8_block scales blocks of 128 x 128 weights; mxfp4 is 4-bit experts between 16-bit layers; "
+        "fp32 for profiles measured on a CPU",
     )
     kv_dtype: Literal["bf16", "fp8", "fp32"] = Field(
         default="bf16", description="precision of the cache (fp32 where the weights are)"
