@@ -120,7 +120,8 @@ def free_bytes(device: Device) -> int:
     if device.kind == "cuda":
         import torch
 
-        return int(torch.cuda.mem_get_info()[0])
+        held = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # kept by PyTorch for what comes next
+        return int(torch.cuda.mem_get_info()[0]) + int(held)
     for line in _lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable"):
             return int(line.split()[1]) * 1024
