@@ -271,18 +271,28 @@ def engines(numbers: Numbers) -> None:
         numbers.engines[name] = check_pipeline(engine, case).status == "rejected"
 
 
-def measure(*, seeds: int = 1_000, few: int = 50, mutants: tuple[Mutant, ...] = MUTANTS) -> Numbers:
-    """All of it; smaller numbers of seeds and mutants for tests."""
+def measure(
+    *,
+    seeds: int = 1_000,
+    few: int = 50,
+    mutants: tuple[Mutant, ...] = MUTANTS,
+    show: Callable[[str], None] = lambda _text: None,
+) -> Numbers:
+    """All of it, each table shown as it is ready; smaller numbers of seeds and mutants for tests."""
     numbers = Numbers()
-    kill_table(numbers, mutants)
-    engines(numbers)
-    false_alarms(numbers, seeds=seeds, few=few)
     speed(numbers)
+    show(speed_table(numbers))
+    engines(numbers)
+    show(engine_table(numbers))
+    kill_table(numbers, mutants)
+    show(killed_table(numbers))
+    false_alarms(numbers, seeds=seeds, few=few)
+    show(alarm_table(numbers))
     return numbers
 
 
-def report(numbers: Numbers) -> str:
-    """The tables."""
+def killed_table(numbers: Numbers) -> str:
+    """Which test rejects which mutant."""
     tests = [*FIELD, *OURS]
     wide = max(map(len, numbers.kills))
     lines = [f"{'mutant':{wide}}  {'TV':>8}  " + "  ".join(f"{name:>12}" for name in tests)]
@@ -296,18 +306,29 @@ def report(numbers: Numbers) -> str:
     lines.append(f"at TV 0.01 or more: {len(visible)}; the joint law missed {missed or 'none'} (target none)")
     missed = [name for name, row in numbers.kills.items() if not row["interception"]]
     lines.append(f"interception missed {missed or 'none'} (target none)")
-    lines.append("")
-    seen = ", ".join(f"{name}: {'killed' if killed else 'MISSED'}" for name, killed in numbers.engines.items())
-    lines.append(f"engines over several rounds: {seen}")
-    lines.append("")
-    heads = "".join(f"{f'p<={level:g}':>10}" for level in LEVELS)
-    lines.append(f"{'right sampler':32}{'seeds':>6}{heads}  (share; target at most the level)")
-    for name, small in numbers.small_p_values.items():
-        lines.append(f"{name:32}{numbers.seeds[name]:6}" + "".join(f"{small[level]:10.4f}" for level in LEVELS))
-    lines.append("")
-    lines += [f"{name:62} {value:8.3f}" for name, value in numbers.speed.items()]
     return "\n".join(lines)
 
 
+def engine_table(numbers: Numbers) -> str:
+    """Faults of engines over several rounds."""
+    killed = sum(numbers.engines.values())
+    lines = [f"engines over several rounds: {killed} of {len(numbers.engines)} faults rejected"]
+    return "\n".join([*lines, *(f"  missed: {name}" for name, seen in numbers.engines.items() if not seen)])
+
+
+def alarm_table(numbers: Numbers) -> str:
+    """How often right samplers get small p-values."""
+    heads = "".join(f"{f'p<={level:g}':>10}" for level in LEVELS)
+    lines = [f"{'right sampler':32}{'seeds':>6}{heads}  (share; at most the level, but for the error of so few seeds)"]
+    for name, small in numbers.small_p_values.items():
+        lines.append(f"{name:32}{numbers.seeds[name]:6}" + "".join(f"{small[level]:10.4f}" for level in LEVELS))
+    return "\n".join(lines)
+
+
+def speed_table(numbers: Numbers) -> str:
+    """CPU seconds and rates beside their targets."""
+    return "\n".join(f"{name:62} {value:8.3f}" for name, value in numbers.speed.items())
+
+
 if __name__ == "__main__":
-    print(report(measure()))
+    measure(show=lambda text: print(text, end="\n\n", flush=True))

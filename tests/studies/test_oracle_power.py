@@ -7,7 +7,7 @@ import pytest
 
 from specsim.verification.mutants import MUTANTS
 from specsim.verification.suite import standard_cases
-from studies.oracle_power import FIELD, LEVELS, LOSSLESS, Numbers, kill_table, p_value, report
+from studies.oracle_power import FIELD, LEVELS, LOSSLESS, Numbers, kill_table, killed_table, p_value
 
 
 @pytest.mark.slow
@@ -37,4 +37,4 @@ def test_the_table_marks_what_was_killed() -> None:
     assert numbers.kills["acceptance by the next row"]["interception"]
     blind = [name for name in FIELD if not numbers.kills["acceptance by the next row"][name]]
     assert blind == list(FIELD)  # the same rows everywhere: a shift can't be seen
-    assert "killed of 2" in report(numbers)
+    assert "killed of 2" in killed_table(numbers)
