@@ -109,7 +109,7 @@ def simulate(
     *,
     acceptance: float = 0.7,
     vocab: int = 24,
-    bandwidth: float = 0.05,
+    kernel_width: float = 0.05,
     warm_up: int = 5,
     most: int = 8,
     draft_s: float = 0.1,
@@ -118,7 +118,7 @@ def simulate(
     """One stream of a random language pair under both components; seconds are target steps."""
     pair = random_pair(vocab, acceptance=acceptance, rng=rng)
     cost = RoundSeconds(draft_s, lambda drafted: np.ones(drafted.shape))
-    stop, keep = MeanRejectedEntropy(most), DensityRule(bandwidth, warm_up)
+    stop, keep = MeanRejectedEntropy(most), DensityRule(kernel_width, warm_up)
     ran = run_adasd(pair, stop, keep, cost, requests=1, rounds=tokens, rng=rng).rounds
     done = iter([Drawn(ran.drafted[0], ran.accepted[0], ran.tokens[0], ran.seconds[0])])
     return in_series(lambda _: next(done), tokens=tokens)
@@ -136,7 +136,7 @@ SYSTEM = System(
     parameters=(
         Parameter("acceptance", 0.7, "1 - E[TV] of the pair", "assumed"),
         Parameter("vocab", 24, "tokens of the toy pair", "-"),
-        Parameter("bandwidth", 0.05, "of the kernel densities", "assumed: not found"),
+        Parameter("kernel_width", 0.05, "of the kernel densities", "assumed: not found"),
         Parameter("warm_up", 5, "distances of each class before the rule speaks", "assumed: not found"),
         Parameter("most", 8, "longest draft", "assumed: not found"),
         Parameter("draft_s", 0.1, "draft step over target step", "assumed"),
