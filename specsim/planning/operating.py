@@ -39,22 +39,14 @@ class Curve:
     def __init__(self, deployment: Deployment, surface: Surfaces, candidate: Candidate | None, k: int) -> None:
         workload = deployment.workload
         assert workload is not None
-        first = next(iter(surface.grids.values()), None)
-        grid = surface.grids[candidate.label] if candidate else first
+        grid = surface.grids[candidate.label] if candidate else surface.plain
         fits = surface.fits[:, surface.context]
         self.batches = surface.batches[fits] if fits.any() else surface.batches[:1]
         n = len(self.batches)
-        if grid is None:  # nothing to compare with: price plain decoding alone
-            from specsim.simulation.program import Batch
-
-            context = surface.contexts[surface.context]
-            self.round_s = deployment.program(None, 0).seconds(Batch(self.batches, self.batches * context))
-            self.tokens, self._draws, self._token_draws = 1.0, None, None
-        else:
-            at = int(np.flatnonzero(grid.lengths == k)[0])
-            self.round_s = grid.round_s[at, :n, surface.context]
-            self.tokens = float(grid.tokens[at])
-            self._draws, self._token_draws = grid.round_draws_s[at, :n, surface.context], grid.token_draws[at]
+        at = int(np.flatnonzero(grid.lengths == k)[0])
+        self.round_s = grid.round_s[at, :n, surface.context]
+        self.tokens = float(grid.tokens[at])
+        self._draws, self._token_draws = grid.round_draws_s[at, :n, surface.context], grid.token_draws[at]
         self.output_tokens = workload.mean_output_tokens
         self.prefill_s = float(prefill_seconds(deployment, candidate, k))
         self._prefill_draws = prefill_seconds(deployment, candidate, k, surface.uniforms)
@@ -81,8 +73,6 @@ class Curve:
 
     def largest_rate_draws(self, tpot_s: float | None) -> np.ndarray:
         """The same for every joint draw of costs and acceptance, shape (n,)."""
-        if self._draws is None or self._token_draws is None:
-            return np.full(len(self._prefill_draws), self.largest_rate(tpot_s))
         return np.array(
             [
                 self._largest(self._draws[:, j], float(self._token_draws[j]), float(self._prefill_draws[j]), tpot_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,14 @@ CONTEXTS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Grids by candidate label, on common batches and contexts; ``context`` is the column that the traffic is at.
+    """Grids by candidate label and of plain decoding, on common batches and contexts.
 
+    context: the column that the traffic is at.
     fits: (B, C), whether the cache holds so many sequences of that context.
     """
 
     grids: Mapping[str, Grid]
+    plain: Grid
     batches: Floats
     contexts: Floats
     context: int
@@ -57,6 +60,8 @@ def surfaces(deployment: Deployment) -> Surfaces:
     def sample(time: StepTime) -> Floats:
         return sample_seconds(time, deployment.profile, uniforms)
 
+    plain = deployment.program(None, 0)
+    axes: dict[str, Any] = {"batches": batches, "contexts": contexts, "sample": sample, "draws": DRAWS}
     made = {}
     for candidate in deployment.candidates:
         lengths = candidate.lengths
@@ -74,16 +79,14 @@ def surfaces(deployment: Deployment) -> Surfaces:
             }
         )
         made[candidate.label] = grid(
-            {0: deployment.program(None, 0), **{k: deployment.program(candidate, k) for k in lengths}},
-            batches=batches,
-            contexts=contexts,
-            sample=sample,
+            {0: plain, **{k: deployment.program(candidate, k) for k in lengths}},
             tokens=tokens,
             token_draws=token_draws,
-            draws=DRAWS,
+            **axes,
         )
     return Surfaces(
         grids=made,
+        plain=grid({0: plain}, tokens=None, token_draws=None, **axes),
         batches=batches,
         contexts=contexts,
         context=int(np.flatnonzero(contexts == traffic)[0]),

@@ -177,3 +177,9 @@ def test_one_token_answers_have_no_tpot_to_limit() -> None:
     rows = planned(workload=workload)["capacity"]
     assert all(row["request_rate_per_s"]["value"] > 0 for row in rows)
     assert all(row["binding_constraint"] in ("TTFT p95", "the engine's own throughput") for row in rows)
+
+
+def test_plain_decoding_has_the_same_capacity_and_interval_whatever_it_is_compared_with(base: dict[str, Any]) -> None:
+    alone = planned(drafter=None)
+    assert "declined" in alone["recommendation"]
+    assert alone["capacity"] == [row for row in base["capacity"] if row["k"] == 0]
