@@ -398,3 +398,10 @@ def test_mutants_that_are_lossless_are_so_exactly() -> None:
         if mutant.name in harmless:
             slow, right = chain_law(mutant.rule, FLOATS[0]), exact_law(mutant.claims, FLOATS[0])
             assert expected_tokens(slow) < expected_tokens(right)
+
+
+def test_a_case_that_leaves_nothing_to_chance_is_no_ignored_seed() -> None:
+    """Every seed must agree there; that was once called a finding."""
+    sure = Case({(): (1, 0), (0,): (0, 1), (1,): (1, 0)}, {(): (1, 0)}, gamma=1, name="sure")
+    verdict = check_sampler(token, "token", cases=[sure], level="metamorphic")
+    assert "seed_ignored" not in {finding.kind for finding in verdict.findings}
