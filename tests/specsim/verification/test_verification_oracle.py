@@ -404,4 +404,4 @@ def test_a_case_that_leaves_nothing_to_chance_is_no_ignored_seed() -> None:
     """Every seed must agree there; that was once called a finding."""
     sure = Case({(): (1, 0), (0,): (0, 1), (1,): (1, 0)}, {(): (1, 0)}, gamma=1, name="sure")
     verdict = check_sampler(token, "token", cases=[sure], level="metamorphic")
-    assert "seed_ignored" not in {finding.kind for finding in verdict.findings}
+    assert "seed_ignored" not in {finding.name for finding in verdict.findings}
