@@ -8,7 +8,7 @@
 4. a GPU never seen, from 16 of its points chosen at random and what the other GPUs' laws say.
 
 Beside each: a pure roofline of the datasheet, and a random forest on (m, n, k) fitted to the same rows where
-scikit-learn is installed (it is no dependency).
+scikit-learn is installed (extra [studies]).
 """
 
 from __future__ import annotations
