@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ class Deployment:
             block_size=limits.block_size,
         )
 
+    @cached_property
     def decode_context_tokens(self) -> float:
         """Mean cached tokens of a decoding request, over the decode rounds of the traffic: E[(p + o/2) o] / E[o]."""
         if self.workload is None:

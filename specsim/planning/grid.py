@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from specsim.cost.shapes import StepTime
 from specsim.simulation.program import Batch, RoundProgram
+from specsim.theory.speedup import break_even_length, speedup
 
 Floats = NDArray[np.float64]
 Sampler = Callable[[StepTime], Floats]
@@ -38,22 +39,22 @@ class Grid:
     @property
     def speedup(self) -> Floats:
         """Output tokens per second over those of plain decoding at the same batch and context; (K, B, C)."""
-        return np.asarray(self.tokens[:, None, None] * self.round_s[0] / self.round_s)
+        return speedup(self.tokens[:, None, None], self.round_s, self.round_s[0])
 
     @property
     def speedup_draws(self) -> Floats:
         """Plausible speedups, (K, B, C, n): each divides times of the same joint draw."""
-        return np.asarray(self.token_draws[:, None, None, :] * self.round_draws_s[0] / self.round_draws_s)
+        return speedup(self.token_draws[:, None, None, :], self.round_draws_s, self.round_draws_s[0])
 
     @property
     def break_even(self) -> Floats:
         """Acceptance length (bonus included) above which speculation is faster than plain decoding; (K, B, C)."""
-        return np.asarray(self.round_s / self.round_s[0])
+        return break_even_length(self.round_s, self.round_s[0])
 
     @property
     def break_even_draws(self) -> Floats:
         """Plausible break-even lengths, (K, B, C, n)."""
-        return np.asarray(self.round_draws_s / self.round_draws_s[0])
+        return break_even_length(self.round_draws_s, self.round_draws_s[0])
 
 
 def grid(

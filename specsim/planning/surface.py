@@ -49,7 +49,7 @@ def surfaces(deployment: Deployment) -> Surfaces:
         sorted({b for b in (*BATCHES, *(shown.batch_sizes or ()), serving.max_num_seqs) if b <= serving.max_num_seqs}),
         dtype=np.float64,
     )
-    own = None if deployment.workload is None else round(deployment.decode_context_tokens())
+    own = None if deployment.workload is None else round(deployment.decode_context_tokens)
     cached = serving.usable_blocks * serving.block_size
     longest = min(deployment.target.max_positions or cached, cached)
     listed = shown.context_tokens or tuple(c for c in CONTEXTS if c <= longest)
@@ -107,7 +107,7 @@ def prefill_seconds(
     limits = deployment.scenario.serving
     program = deployment.program(candidate, k)
     size = min(32.0, float(limits.max_num_seqs))
-    kv = size * deployment.decode_context_tokens()
+    kv = size * deployment.decode_context_tokens
     prompt = max(1, round(workload.mean_prompt_tokens))
     room = max(1, limits.max_num_batched_tokens - int(size) * (k + 1))
     total: Floats = np.zeros(() if uniforms is None else DRAWS)
