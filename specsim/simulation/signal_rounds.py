@@ -18,19 +18,21 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RoundSeconds:
-    """Seconds of a round: ``draft_s`` for each drafted token, one after the other, then ``verify_s(drafted tokens)``.
+    """Seconds of a round: ``draft_s`` for each drafted token, one after the other, then ``verify_s``.
 
+    verify_s: one time for all, or a function of the drafted tokens.
     wasted_drafts: drafting passes of a round whose token is never verified (1 for rules that drop the unsure token).
     """
 
     draft_s: float
-    verify_s: Callable[[Ints], Floats]
+    verify_s: float | Callable[[Ints], Floats]
     wasted_drafts: int = 0
 
     def of(self, drafted: Ints) -> Floats:
         """Seconds of rounds that draft so many tokens, same shape."""
         passes = drafted + self.wasted_drafts
-        return np.asarray(self.draft_s * passes + self.verify_s(drafted), dtype=np.float64)
+        verifying = self.verify_s(drafted) if callable(self.verify_s) else self.verify_s
+        return np.asarray(self.draft_s * passes + verifying, dtype=np.float64)
 
 
 @dataclass(frozen=True)

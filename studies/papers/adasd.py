@@ -27,14 +27,14 @@ def reproduce() -> Reproduction:
     limit = float((alone.entropy_nats[:, 0] * rejects).sum() / rejects.sum())
     rows = [Row("stop threshold after 400 rounds, nats", limit, float(stop.threshold_nats(state).mean()), 0.01, "law")]
     checks = []
-    cost = RoundSeconds(0.1, lambda n: 1.0 + 0.0 * n)
+    cost = RoundSeconds(0.1, 1.0)
     sure = random_pair(12, acceptance=1.0, rng=rng)
     frozen = adasd.run_adasd(sure, MeanRejectedEntropy(6), None, cost, requests=20, rounds=40, rng=rng)
     checks.append(
         Check("frozen at 0.5 where nothing is rejected", "all requests", bool(np.all(frozen.threshold_nats == 0.5)))
     )
     for draft_s in (0.05, 0.3):
-        at = RoundSeconds(draft_s, lambda n: 1.0 + 0.0 * n)
+        at = RoundSeconds(draft_s, 1.0)
         noisy = CopulaSignals((0.8,), 0.8, 0.5)
         speed = run_rounds(noisy, stop, at, requests=4000, rounds=30, rng=rng).after(10).tokens_per_s
         paths = noisy.draft(np.zeros((60_000, 0)), most, rng).signals.survival

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -65,11 +66,11 @@ def reproduce() -> Reproduction:
     )
 
 
-def _speedup(**case: float) -> float:
+def _speedup(**case: Any) -> float:
     fast = decentralized.simulate(np.random.default_rng(3), tokens=TOKENS, **case)
     plain = decentralized.simulate(np.random.default_rng(3), gamma=0, tokens=200, **_plain(case))
     return fast.tokens_per_s / plain.tokens_per_s
 
 
-def _plain(case: dict[str, float]) -> dict[str, float]:
+def _plain(case: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in case.items() if name in ("nodes", "link_s")}

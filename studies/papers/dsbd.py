@@ -17,8 +17,8 @@ def reproduce() -> Reproduction:
     for drafts in (2, 4, 6):
         (layer,) = _layers(1, rng)
         counts, first = dsbd.run_layer(layer, drafts=drafts, wanted=1, trials=trials, rng=rng)
-        law = dsbd.count_law(dsbd.acceptance_by_failures(layer.p, layer.q, drafts))
-        apart = max(apart, float(np.abs(np.bincount(counts, minlength=drafts + 1) / trials - law).max()))
+        expected = dsbd.count_law(dsbd.acceptance_by_failures(layer.p, layer.q, drafts))
+        apart = max(apart, float(np.abs(np.bincount(counts, minlength=drafts + 1) / trials - expected).max()))
         away = max(away, 0.5 * float(np.abs(np.bincount(first, minlength=12) / trials - layer.p).sum()))
     rows = []
     for threshold in (0.7, 0.9):

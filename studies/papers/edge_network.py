@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +20,16 @@ def reproduce() -> Reproduction:
     worst_event = worst_last = worst_sum = 0.0
     for seed in range(INSTANCES):
         prompts, efficiency = edge.random_tasks(TASKS, np.random.default_rng(seed))
-        case = {"output_tokens": OUTPUT, "alpha": ALPHA, "place": place}
+        case: dict[str, Any] = {"output_tokens": OUTPUT, "alpha": ALPHA, "place": place}
         plan = edge.plan_batches(prompts, efficiency, **case)
         events = edge.run_plan(plan, prompts, efficiency, **case).result.duration_s
         worst_event = max(worst_event, abs(events / plan.seconds - 1))
-        for name, changes in (
-            ("the largest batches", {"fixed_size": 16}),
-            ("no batches", {"fixed_size": 1}),
-            ("uniform bandwidth", {"uniform": True}),
-        ):
+        simpler: dict[str, dict[str, Any]] = {
+            "the largest batches": {"fixed_size": 16},
+            "no batches": {"fixed_size": 1},
+            "uniform bandwidth": {"uniform": True},
+        }
+        for name, changes in simpler.items():
             gains[name].append(1 - plan.seconds / edge.plan_batches(prompts, efficiency, **case, **changes).seconds)
         load = prompts * place.bits_per_token / efficiency
         upload = edge.upload_of(load, place)

@@ -31,9 +31,9 @@ def reproduce() -> Reproduction:
         rates = np.triu(rng.uniform(0.2, 0.97, size=(n, n)), 1)
         best = hsd.best_hierarchy(costs, rates, longest=6)[0]
         equal += abs(best / hsd.best_by_enumeration(costs, rates, longest=6) - 1) < 1e-12
-    rates = np.array([[0, 0.75, 0.6], [0, 0, 0.85], [0, 0, 0]])
+    rates = np.array([[0, 0.75, 0.6], [0, 0, 0.85], [0, 0, 0.0]])
     three = hsd.best_hierarchy((0.05, 0.3, 1.0), rates, longest=12)[0]
-    single = hsd.best_hierarchy((0.05, 1.0), [[0, 0.6], [0, 0]], longest=12)[0]
+    single = hsd.best_hierarchy((0.05, 1.0), [[0.0, 0.6], [0.0, 0.0]], longest=12)[0]
     rows.append(Row("three levels over the best single drafter (assumed costs)", 1.2, single / three))
     return Reproduction(
         "hsd",

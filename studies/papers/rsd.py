@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from specsim.systems import rsd
@@ -11,13 +13,17 @@ TASK = rsd.Steps(np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5]), np.array(
 SIZES = rsd.Sizes(72.0, 1.5, 1.5)
 
 
+def _always(kept: float, rewards: rsd.Floats) -> rsd.Floats:
+    return np.full(np.shape(rewards), kept)
+
+
 def reproduce() -> Reproduction:
     from scipy.stats import chisquare
 
     rows = list(rsd.rows())
     for kept in (0.0, 0.5, 0.8, 0.95):
         ran = rsd.run_steps(
-            TASK, lambda r, a=kept: np.full(np.shape(r), a), SIZES, steps=200_000, mean_tokens=40.0,
+            TASK, partial(_always, kept), SIZES, steps=200_000, mean_tokens=40.0,
             rng=np.random.default_rng(11),
         )  # fmt: skip
         law = rsd.flops_ratio(SIZES, kept)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from specsim.systems import seed
@@ -46,5 +48,5 @@ def reproduce() -> Reproduction:
     )
 
 
-def _run(**changes: float) -> float:
+def _run(**changes: Any) -> float:
     return seed.simulate(np.random.default_rng(4), tokens=20_000, **changes).tokens_per_s

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from specsim.systems import ssbd
@@ -13,7 +15,7 @@ VOCABULARY = 9
 def _law(source: int) -> ssbd.NextLaw:
     """A toy translator: the end of the output changes when the source grows."""
 
-    def law(written: ssbd.Sequence[int]) -> ssbd.Floats:
+    def law(written: Sequence[int]) -> ssbd.Floats:
         last = (*((-1, -1)), *written)[-2:]
         key = [source if len(written) > source - 3 else 0, last[0] + 1, last[1] + 1, len(written)]
         return np.asarray(np.random.default_rng(key).dirichlet(np.ones(VOCABULARY)))
@@ -22,7 +24,8 @@ def _law(source: int) -> ssbd.NextLaw:
 
 
 def reproduce() -> Reproduction:
-    same, kept, drafted, previous = 0, 0, 0, ()
+    same = kept = drafted = 0
+    previous: tuple[int, ...] = ()
     for source in range(3, 33):
         law, length = _law(source), source + 2
         plain = ssbd.retranslate(law, (), bias=0.0, length=length).output

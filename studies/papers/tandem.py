@@ -28,5 +28,5 @@ def reproduce() -> Reproduction:
             Given("runs of both models on LM1B", "51.53 + 360.73, 54.67 + 271.63", "published", "Table 5"),
             Given("block of the standalone figure", "3", "assumed", "2.75 is printed without it"),
         ),
-        ("Table 1's TV must not be fed into the closed form: run counts imply an acceptance of .90, 1 - TV is .859."),
+        ("Table 1's TV must not be fed into the closed form: run counts imply an acceptance of .90, 1 - TV is .859.",),
     )

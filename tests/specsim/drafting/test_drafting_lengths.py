@@ -122,7 +122,7 @@ def test_back_off_has_the_mean_window_of_its_markov_chain():
     ran = run_rounds(
         CopulaSignals((rate,), 0.0),
         back,
-        RoundSeconds(0.1, lambda n: 1.0 + 0.0 * n),
+        RoundSeconds(0.1, 1.0),
         requests=3000,
         rounds=80,
         rng=RNG(5),

@@ -87,7 +87,7 @@ def test_threshold_is_frozen_where_nothing_is_rejected():
         pair,
         MeanRejectedEntropy(6),
         None,
-        RoundSeconds(0.1, lambda n: 1.0 + 0.0 * n),
+        RoundSeconds(0.1, 1.0),
         requests=20,
         rounds=40,
         rng=RNG(4),
@@ -98,7 +98,7 @@ def test_threshold_is_frozen_where_nothing_is_rejected():
 @pytest.mark.parametrize("draft_s", [0.05, 0.3])
 def test_the_entropy_stop_never_beats_the_oracle_bound(draft_s):
     process, rng = CopulaSignals((0.8,), 0.8, 0.5), RNG(5)
-    cost = RoundSeconds(draft_s, lambda n: 1.0 + 0.0 * n)
+    cost = RoundSeconds(draft_s, 1.0)
     ran = run_rounds(process, MeanRejectedEntropy(10), cost, requests=4000, rounds=30, rng=rng)
     paths = process.draft(np.zeros((60_000, 0)), 10, rng).signals.survival
     bound = optimal_stopping(paths, round_s=1.0, marginal_s=draft_s, most=10)[1]
@@ -107,7 +107,7 @@ def test_the_entropy_stop_never_beats_the_oracle_bound(draft_s):
 
 def test_the_density_rule_keeps_more_and_never_by_the_wrong_side_of_the_densities():
     pair = random_pair(24, acceptance=0.7, rng=RNG(6))
-    cost = RoundSeconds(0.1, lambda n: 1.0 + 0.0 * n)
+    cost = RoundSeconds(0.1, 1.0)
     stop, rule = MeanRejectedEntropy(8), adasd.DensityRule(0.05, warm_up=5)
     strict = adasd.run_adasd(pair, stop, None, cost, requests=300, rounds=60, rng=RNG(7))
     lenient = adasd.run_adasd(pair, stop, rule, cost, requests=300, rounds=60, rng=RNG(7))

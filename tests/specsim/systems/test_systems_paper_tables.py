@@ -119,7 +119,7 @@ def test_tandem_ratios_follow_from_printed_inputs():
 def test_tandem_runs_take_the_time_their_counts_say():
     """Simulated runs of both models, counted, priced by the same sum; the learned stop saves small-model runs."""
     process, c, rng = CopulaSignals((0.9,), 0.85, 0.6), tandem.SMALL_OVER_LARGE, RNG(1)
-    cost = RoundSeconds(c, lambda n: 1.0 + 0.0 * n)
+    cost = RoundSeconds(c, 1.0)
     fixed = run_rounds(process, FixedLength(7), cost, requests=20_000, rounds=3, rng=rng)
     learned = run_rounds(process, tandem.LearnedStop(), cost, requests=20_000, rounds=3, rng=rng)
     for ran in (fixed, learned):
