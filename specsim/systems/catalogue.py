@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from specsim.errors import InputError
 from specsim.systems import (
     adasd,
+    bias_mitigation,
     bild,
     chen,
     decentralized,
@@ -64,6 +65,7 @@ SYSTEMS: tuple[System, ...] = (
     fast_blt.SYSTEM,
     kong.SYSTEM,
     spec_bench.SYSTEM,
+    bias_mitigation.SYSTEM,
 )
 
 
