@@ -69,8 +69,8 @@ def reproduce() -> Reproduction:
     )  # fmt: skip
 
 
-def _token_s(*, tokens: int = 500, **changes: float) -> float:
-    made = ensemble.simulate(np.random.default_rng(3), tokens=tokens, **changes)  # type: ignore[arg-type]
+def _token_s(*, tokens: float = 500, **changes: float) -> float:
+    made = ensemble.simulate(np.random.default_rng(3), tokens=int(tokens), **changes)  # type: ignore[arg-type]
     return 1.0 / made.tokens_per_s
 
 
@@ -109,7 +109,8 @@ def toy(strength: float, *, vocab: int = 4, acceptance: float = 0.8, seed: int =
     rng = np.random.default_rng(seed)
     pair = random_pair(vocab, acceptance=acceptance, rng=rng)
     small = [0.6 * pair.drafter + 0.4 * rng.dirichlet(np.ones(vocab), size=vocab) for _ in range(2)]
-    laws = [ensemble.ensemble_law(*(m[x] for m in (pair.target, *small)), strength) for x in range(vocab)]
+    plus, minus = small
+    laws = [ensemble.ensemble_law(pair.target[x], plus[x], minus[x], strength) for x in range(vocab)]
     return LanguagePair(np.array(laws), pair.drafter)
 
 
