@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from specsim.verification.batch_mutants import BATCH_MUTANTS, BatchMutant
 from specsim.verification.case import Case, String
 from specsim.verification.chains import chain_law, law_given_drafts
 from specsim.verification.exact import LOSSLESS_CHAINS, exact_law
-from specsim.verification.mutants import BATCH_MUTANTS, MUTANTS, BatchMutant
+from specsim.verification.mutants import MUTANTS
 
 _FLOOR = 1e-9
 """Probability given to what a law excludes, so that one stray row doesn't silence every explanation."""

@@ -7,15 +7,19 @@ A sampler with injected coins is a step function of the uniforms [0, 1)^G and th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from specsim.verification.batched import Floats, Ints
-from specsim.verification.case import String
+from specsim.verification.case import Case, String, tv
+from specsim.verification.claim import Trial
+from specsim.verification.diagnosis import likeliest
 from specsim.verification.guarded import Batch, Guarded, SamplerFault
 from specsim.verification.suite import Group
-from specsim.verification.verdict import Finding
+from specsim.verification.verdict import Finding, Verdict, Witness
 
 TOLERANCE = 1e-6
 """Total variation allowed between the intercepted law and the claimed one: float32 arithmetic stays well inside."""
@@ -25,6 +29,46 @@ _GRID = np.linspace(_LOW, _HIGH, 17)
 _BISECTIONS = 28
 
 Evaluate = Callable[[Ints, Floats], Ints]
+
+
+def intercepted(trial: Trial, sampler: Guarded, verdict: Verdict) -> Verdict:
+    """The verdict after the exact law was found on every case of up to two drafts, and its coins' ends tried.
+
+    Raises SamplerFault.
+    """
+    worst, claim = 0.0, trial.claim
+    verdict = replace(verdict, levels=(*verdict.levels, "interception"))
+    for group in trial.groups:
+        for c, case in enumerate(group.cases if group.gamma <= 2 else ()):
+            law = intercepted_law(sampler, group, c, declared=claim.declares_drafts)
+            seen, wanted = claim.compared(law, trial.laws[case.name], case)
+            off = float(tv(seen, wanted))
+            worst = max(worst, off)
+            if off > TOLERANCE:
+                finding = Finding("wrong_law", f"total variation {off:.3g} on case {case.name}, by interception")
+                counts = [{string: round(1e6 * mass) for string, mass in law.items()}]
+                claimed = None if claim.algorithm is None else [trial.laws[case.name]]
+                return replace(
+                    verdict,
+                    status="rejected",
+                    findings=(*verdict.findings, finding),
+                    witness=_witness(seen, wanted, case, trial),
+                    explanation=likeliest(counts, [case], claimed=claimed, groups=[[case]]),
+                    details={"interception_tv": off},
+                )
+            if claim.algorithm is not None:
+                allowed = dict(trial.laws[case.name])
+                fault = boundary_faults(sampler, group, c, allowed, declared=claim.declares_drafts)
+                if fault is not None:
+                    return replace(verdict, status="rejected", findings=(*verdict.findings, fault))
+    return replace(verdict, details={**verdict.details, "interception_tv": worst}, min_detectable_tv=TOLERANCE)
+
+
+def _witness(seen: Mapping[String, float], wanted: Mapping[String, float], case: Case, trial: Trial) -> Witness:
+    off = max({*seen, *wanted}, key=lambda s: abs(seen.get(s, 0.0) - wanted.get(s, 0.0)))
+    observed, expected = seen.get(off, 0.0), wanted.get(off, 0.0)
+    away = math.copysign(math.inf, observed - expected)
+    return Witness(case.name, off[:-1], off[-1] if off else -1, observed, expected, away, trial.claim.event)
 
 
 def intercepted_law(sampler: Guarded, group: Group, c: int, *, declared: bool = True) -> dict[String, float]:

@@ -24,8 +24,8 @@ def lenience(p: Rows, q: Rows | None, d: String, coins: Coins, *, factor: Number
     Leviathan et al., arXiv 2211.17192, appendix A.5.
     """
     for i, x in enumerate(drafted(d)):
-        if not coins.accept(i).below(ratio(p[i][x], factor * _rows(q)[i][x])):
-            return Stop(d[:i], excess(p[i], _rows(q)[i]))
+        if not coins.accept(i).below(ratio(p[i][x], factor * declared_rows(q)[i][x])):
+            return Stop(d[:i], excess(p[i], declared_rows(q)[i]))
     return Stop(drafted(d), p[len(drafted(d))])
 
 
@@ -49,7 +49,7 @@ def ensemble(p: Rows, q: Rows | None, d: String, coins: Coins, *, weight: Number
     """
     mixed = [
         [weight * a + (1 - weight) * b for a, b in zip(row, other, strict=True)]
-        for row, other in zip(p, _rows(q), strict=False)
+        for row, other in zip(p, declared_rows(q), strict=False)
     ]
     n = len(drafted(d))
     return token([*mixed[:n], p[n]], q, drafted(d), coins)
@@ -62,10 +62,10 @@ def fuzzy(p: Rows, q: Rows | None, d: String, coins: Coins, *, threshold: float,
     does: sqrt(KL/2). Fuzzy speculative decoding, arXiv 2502.20704; PyramidSD, 2510.12966, stacks two.
     """
     for i, x in enumerate(drafted(d)):
-        if divergences(p[i], _rows(q)[i])[divergence] <= threshold:
+        if divergences(p[i], declared_rows(q)[i])[divergence] <= threshold:
             continue
-        if not coins.accept(i).below(ratio(p[i][x], _rows(q)[i][x])):
-            return Stop(d[:i], excess(p[i], _rows(q)[i]))
+        if not coins.accept(i).below(ratio(p[i][x], declared_rows(q)[i][x])):
+            return Stop(d[:i], excess(p[i], declared_rows(q)[i]))
     return Stop(drafted(d), p[len(drafted(d))])
 
 
@@ -76,7 +76,7 @@ def adaptive(p: Rows, q: Rows | None, d: String, coins: Coins, *, stop_entropy: 
     TV at a context = TV(p, q) 1{distance <= accept_distance}, exactly. The thresholds adapt between rounds in arXiv
     2512.11280; here they are the caller's. What it does with a draft that fails the test is our reading.
     """
-    q = _rows(q)
+    q = declared_rows(q)
     shorter = next((i for i, row in enumerate(q[: len(drafted(d))]) if entropy(row) > stop_entropy), len(drafted(d)))
     return fuzzy(p, q, d[:shorter], coins, threshold=accept_distance**2, divergence="js")
 
@@ -89,7 +89,7 @@ def big_little(p: Rows, q: Rows | None, d: String, coins: Coins, *, fallback: fl
     exact by ``chain_law``. BiLD, arXiv 2302.07863, with its policies on probabilities.
     """
     n = len(drafted(d))
-    n = next((i for i, row in enumerate(_rows(q)[:n]) if float(max(row)) < fallback), n)
+    n = next((i for i, row in enumerate(declared_rows(q)[:n]) if float(max(row)) < fallback), n)
     for i, x in enumerate(d[:n]):
         if not p[i][x] > 0 or -math.log(p[i][x]) > rollback:
             return Stop(d[:i], p[i])
@@ -116,8 +116,8 @@ def judge(p: Rows, q: Rows | None, d: String, coins: Coins, *, good: Sequence[bo
     decoding, arXiv 2501.19309; AutoJudge; KL-judge, 2601.04766.
     """
     for i, x in enumerate(drafted(d)):
-        if not (coins.accept(i).below(ratio(p[i][x], _rows(q)[i][x])) or good[x]):
-            return Stop(d[:i], excess(p[i], _rows(q)[i]))
+        if not (coins.accept(i).below(ratio(p[i][x], declared_rows(q)[i][x])) or good[x]):
+            return Stop(d[:i], excess(p[i], declared_rows(q)[i]))
     return Stop(drafted(d), p[len(drafted(d))])
 
 
@@ -130,8 +130,8 @@ def cactus(p: Rows, q: Rows | None, d: String, coins: Coins, *, delta: float) ->
     """
     for i, x in enumerate(drafted(d)):
         raised = raised_row(p[i], x, delta)
-        if not coins.accept(i).below(ratio(raised[x], _rows(q)[i][x])):
-            return Stop(d[:i], excess(raised, _rows(q)[i]))
+        if not coins.accept(i).below(ratio(raised[x], declared_rows(q)[i][x])):
+            return Stop(d[:i], excess(raised, declared_rows(q)[i]))
     return Stop(drafted(d), p[len(drafted(d))])
 
 
@@ -255,12 +255,12 @@ def fly(p: Rows, q: Rows | None, d: String, coins: Coins, *, entropy_above: floa
     No bound a priori: price it with ``chain_law`` on small cases. After FLy, arXiv 2511.22972.
     """
     n = len(drafted(d))
-    taken = [coins.accept(i).below(ratio(p[i][x], _rows(q)[i][x])) for i, x in enumerate(drafted(d))]
+    taken = [coins.accept(i).below(ratio(p[i][x], declared_rows(q)[i][x])) for i, x in enumerate(drafted(d))]
     for i in range(n):
         three = sorted(p[i], reverse=True)[:3]
         unsure = entropy([mass / sum(three) for mass in three]) > entropy_above
         if not (taken[i] or (unsure and i + window < n and all(taken[i + 1 : i + 1 + window]))):
-            return Stop(d[:i], excess(p[i], _rows(q)[i]))
+            return Stop(d[:i], excess(p[i], declared_rows(q)[i]))
     return Stop(drafted(d), p[n])
 
 
@@ -289,7 +289,8 @@ def one_token(p: Weights, q: Weights) -> Case:
     return Case({(): p, **{(x,): p for x in vocab}}, {(): q}, 1, name="one token")
 
 
-def _rows(q: Rows | None) -> Rows:
+def declared_rows(q: Rows | None) -> Rows:
+    """The drafts' law, for rules that can't do without; raises ValueError where none was declared."""
     if q is None:
         raise ValueError("this rule needs the drafts' law q")
     return q

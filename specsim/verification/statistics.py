@@ -153,6 +153,18 @@ def log_evidence(counts: Counts, law: Mapping[String, Any]) -> float:
     return float(mixture - (c * np.log(p)).sum())
 
 
+def log_evidence_of_innovations(counts: Counts, case: Case) -> float:
+    """Sum of log e-values of the token after each prefix: their product is an e-value, each fair given the past."""
+    after: dict[String, dict[String, int]] = {}
+    for string, n in counts.items():
+        for j in range(len(string)):
+            row = after.setdefault(string[:j], {})
+            row[(string[j],)] = row.get((string[j],), 0) + n
+    return sum(
+        log_evidence(row, {(x,): mass for x, mass in enumerate(case.target[prefix])}) for prefix, row in after.items()
+    )
+
+
 def evidence_detectable(cells: int, alpha: float, rows: int) -> float:
     """Total variation at which the e-value's mean growth has passed 1/alpha: n 2 TV^2 >= log(1/alpha) + (d - 1)/2 log
     n.

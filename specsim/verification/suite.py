@@ -151,6 +151,12 @@ class Group:
         """One number a row for the emitted string (-1 padded tokens, [B, G+1])."""
         return np.asarray((tokens + 1) @ (self.vocab + 1) ** np.arange(self.gamma + 1), dtype=np.int64)
 
+    def counts(self, case: Ints, tokens: Ints) -> Ints:
+        """How often each case's rows emitted each string, by code: [cases, code_space]."""
+        codes = case * self.code_space + self.codes(tokens)
+        size = len(self.cases) * self.code_space
+        return np.bincount(codes, minlength=size).reshape(len(self.cases), self.code_space)
+
     @property
     def code_space(self) -> int:
         """Numbers that ``codes`` may take."""

@@ -12,7 +12,7 @@ from specsim.verification import drafting as draw
 from specsim.verification.batched_lossy import LOSSY
 from specsim.verification.batched_nodes import SAMPLERS, traverse
 from specsim.verification.coins import law_of
-from specsim.verification.mutants import NODE_MUTANTS
+from specsim.verification.node_mutants import NODE_MUTANTS
 from specsim.verification.node_oracle import check_node_sampler
 from specsim.verification.suite import standard_cases
 from specsim.verification.trees import traversal_law

@@ -12,7 +12,7 @@ from specsim.verification import drafting as draw
 from specsim.verification import exact_law, expected_tokens, is_lossless, optimal_acceptance, random_case, tv
 from specsim.verification.chains import block_law
 from specsim.verification.coins import law_of
-from specsim.verification.mutants import NODE_MUTANTS
+from specsim.verification.node_mutants import NODE_MUTANTS
 from specsim.verification.nodes import (
     MATCHING,
     acceptance,

@@ -24,6 +24,7 @@ from specsim.verification import (
     statistics,
     tv,
 )
+from specsim.verification.batch_mutants import BATCH_MUTANTS
 from specsim.verification.batched import LOSSLESS, Sampler, token
 from specsim.verification.chains import chain_law
 from specsim.verification.diagnosis import mixed_laws
@@ -31,7 +32,8 @@ from specsim.verification.engine import FAULTS
 from specsim.verification.guarded import Guarded
 from specsim.verification.interception import intercepted_law
 from specsim.verification.lookup import RuleSampler
-from specsim.verification.mutants import BATCH_MUTANTS, MUTANTS, NODE_MUTANTS
+from specsim.verification.mutants import MUTANTS
+from specsim.verification.node_mutants import NODE_MUTANTS
 from specsim.verification.suite import Group, groups, small_cases, standard_cases
 
 QUICK = {"detect_tv": 0.03, "budget_s": 60.0}
