@@ -207,12 +207,15 @@ def verify(
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Parameter of the rule. Repeats.")
     ] = None,
-    level: Annotated[str, typer.Option(help="auto, interception, statistical, anytime or metamorphic.")] = "auto",
+    level: Annotated[
+        str, typer.Option(help="auto, interception, statistical, anytime, metamorphic, ragged or hostile.")
+    ] = "auto",
     alpha: Annotated[float, typer.Option(metavar="P", help="False alarms of the whole check.")] = 1e-9,
     detect_tv: Annotated[float, typer.Option(metavar="TV", help="Total variation that must be detected.")] = 0.01,
     budget_s: Annotated[float, typer.Option(metavar="SECONDS", help="Time that the sampler may take in all.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Seed of the cases' drafts and of the Generator handed over.")] = 0,
-    arrays: Annotated[str, typer.Option(help="What the sampler takes: numpy or torch.")] = "numpy",
+    arrays: Annotated[str, typer.Option(help="What arrays the sampler takes: numpy or torch.")] = "numpy",
+    takes: Annotated[str, typer.Option(help="What numbers it takes: probabilities or logits.")] = "probabilities",
     json: Json = False,  # noqa: FBT002 - typer reads the default
 ) -> int:
     """Say whether a sampler emits the law of the rule it claims: exit 0 yes, 1 no (with a witness), 2 undecided."""
@@ -228,6 +231,7 @@ def verify(
         budget_s=budget_s,
         seed=seed,
         arrays=arrays,
+        takes=takes,
         as_json=json,
     )
 

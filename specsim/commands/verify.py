@@ -6,6 +6,7 @@ import importlib
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -23,6 +24,7 @@ def run(
     budget_s: float,
     seed: int,
     arrays: str,
+    takes: str,
     as_json: bool,
 ) -> int:
     """Import ``package.module:function``, judge it, print the verdict and return the exit status."""
@@ -30,18 +32,20 @@ def run(
 
     if level not in get_args(Level):
         raise InputError(f"{level!r}: give one of {', '.join(get_args(Level))}", field="--level")
-    found = imported(sampler)
-    verdict = check_sampler(
-        found,
-        None if algorithm == "lossless" else algorithm,
-        level=cast("Level", level),
-        alpha=alpha,
-        detect_tv=detect_tv,
-        budget_s=budget_s,
-        seed=seed,
-        arrays=cast('Literal["numpy", "torch"]', arrays),
-        **_parameters(options),
-    )
+    parameters = _parameters(options)
+    with redirect_stdout(sys.stderr):  # what the module prints is not the verdict
+        verdict = check_sampler(
+            imported(sampler),
+            None if algorithm == "lossless" else algorithm,
+            level=cast("Level", level),
+            alpha=alpha,
+            detect_tv=detect_tv,
+            budget_s=budget_s,
+            seed=seed,
+            arrays=cast('Literal["numpy", "torch"]', arrays),
+            takes=cast('Literal["probabilities", "logits"]', takes),
+            **parameters,
+        )
     print(verdict.to_json() if as_json else verdict)
     return verdict.exit_code
 
@@ -55,7 +59,7 @@ def imported(where: str) -> Callable[..., Any]:
     sys.path.insert(0, str(Path.cwd()))
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself is no module
         line = " ".join(str(error).split())
         raise InputError(f"{module!r} can't be imported: {type(error).__name__}: {line}", field="SAMPLER") from error
     finally:

@@ -17,6 +17,9 @@ Law = Mapping[String, Any]
 LOOKS = 4
 """Looks at the counts of a statistical test: early, with the rows that the claimed law needs, and twice topped up."""
 
+RELATIONS = 2
+"""Small tests of a case with its rows changed: without drafts, and in a wide vocabulary."""
+
 _WITHOUT_COINS = ("greedy", "biased_argmax", "typical")
 
 
@@ -101,8 +104,8 @@ class Trial:
 
     @property
     def alpha_each(self) -> float:
-        """False alarm of one test: every case is looked at up to ``LOOKS`` times."""
-        return self.alpha / (LOOKS * len(self.suite))
+        """False alarm of one test: every case is looked at ``LOOKS`` times, and in each of ``RELATIONS``."""
+        return self.alpha / ((LOOKS + RELATIONS) * len(self.suite))
 
     def rows_wanted(self, case: Case, *, anytime: bool) -> int:
         """Rows that detect ``detect_tv`` on a case."""

@@ -11,6 +11,7 @@ from specsim.verification import chains, lossy, nodes, trees
 from specsim.verification.case import Case, Number, String
 from specsim.verification.chains import ChainRule
 from specsim.verification.drafting import Drafting
+from specsim.verification.parameters import check_by_token, check_parameters
 
 CHAIN_RULES: Mapping[str, Callable[..., chains.Stop]] = {
     "token": chains.token,
@@ -51,11 +52,14 @@ def exact_law(
 
     ``algorithm`` is a name of ``CHAIN_RULES``, of ``nodes.MATCHING`` (with ``shape``, the children by depth; drafted as
     the rule needs unless ``drafting`` says otherwise), ``"traversal"``, or any chain rule of the form
-    ``rule(p, q, drafts, coins) -> Stop``. ``options`` are the rule's parameters. Raises InputError for an unknown name.
+    ``rule(p, q, drafts, coins) -> Stop``. ``options`` are the rule's parameters. Raises InputError for an unknown name
+    and for wrong parameters.
     """
     if callable(algorithm):
         return chains.chain_law(partial(algorithm, **options) if options else algorithm, case)
+    check_by_token(options, case.vocab, case.name)
     if algorithm in CHAIN_RULES:
+        check_parameters(algorithm, CHAIN_RULES[algorithm], options)
         if algorithm in _DIRECT and not options:
             return _DIRECT[algorithm](case)
         return chains.chain_law(partial(CHAIN_RULES[algorithm], **options), case)
@@ -64,14 +68,16 @@ def exact_law(
         return trees.traversal_law(case, shape)
     if algorithm in nodes.MATCHING:
         rule, matching = nodes.MATCHING[algorithm]
+        check_parameters(algorithm, rule, options)
         return trees.tree_law(partial(rule, **options) if options else rule, drafting or matching, case, shape)
     raise unknown_algorithm(algorithm, [*CHAIN_RULES, *nodes.MATCHING, "traversal"])
 
 
 def chain_rule(algorithm: str, **options: Any) -> ChainRule:
-    """A chain rule by name with its parameters bound. Raises InputError for an unknown name."""
+    """A chain rule by name with its parameters bound. Raises InputError for an unknown name and wrong parameters."""
     if algorithm not in CHAIN_RULES:
         raise unknown_algorithm(algorithm, list(CHAIN_RULES))
+    check_parameters(algorithm, CHAIN_RULES[algorithm], options)
     return partial(CHAIN_RULES[algorithm], **options) if options else CHAIN_RULES[algorithm]
 
 

@@ -6,8 +6,10 @@ import ctypes
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,8 +40,8 @@ class Guarded:
     interrupted where it runs Python, and left behind where it doesn't.
     """
 
-    def __init__(self, sampler: Call, *, budget_s: float, arrays: str = "numpy") -> None:
-        self._sampler, self._left_s, self._arrays = sampler, budget_s, arrays
+    def __init__(self, sampler: Call, *, budget_s: float, arrays: str = "numpy", takes: str = "probabilities") -> None:
+        self._sampler, self._left_s, self._arrays, self._takes = sampler, budget_s, arrays, takes
         self._budget_s = budget_s
         self._work: queue.SimpleQueue[tuple[Call, tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
@@ -52,9 +54,12 @@ class Guarded:
         """Whether the sampler takes its coins from the caller."""
         return callable(getattr(self._sampler, "inject", None))
 
-    def __call__(self, batch: Batch, rng: np.random.Generator) -> Emitted:
-        """Emitted tokens and counts of a batch; raises SamplerFault."""
-        return self._checked(self._sampler, batch, self._generator(rng))
+    def __call__(self, batch: Batch, rng: np.random.Generator, *, shift: float = 0.0) -> Emitted:
+        """Emitted tokens and counts of a batch; raises SamplerFault.
+
+        The rows' logits are moved by ``shift``: a sampler that takes probabilities sees it as rounding.
+        """
+        return self._checked(self._sampler, batch, self._generator(rng), shift=shift)
 
     def inject(self, batch: Batch, uniforms: Floats, final: Floats) -> Emitted:
         """The same with given coins; raises SamplerFault."""
@@ -69,18 +74,15 @@ class Guarded:
         """Let the thread end."""
         self._work.put(None)
 
-    def _checked(self, call: Call, batch: Batch, *more: Any) -> Emitted:
-        inputs = [None if a is None else a.copy() for a in (batch.target, batch.draft, batch.tokens)]
-        answer = self._run(call, tuple(None if a is None else self._handed(a) for a in inputs) + more)
+    def _checked(self, call: Call, batch: Batch, *more: Any, shift: float = 0.0) -> Emitted:
+        rows = [None if a is None else self._written(a, shift) for a in (batch.target, batch.draft)]
+        inputs = [*rows, batch.tokens]
+        given = [None if a is None else a.copy() for a in inputs]
+        answer = self._run(call, tuple(None if a is None else self._handed(a) for a in given) + more)
         self.calls += 1
-        for name, given, kept in zip(
-            ("target_probs", "draft_probs", "draft_tokens"),
-            inputs,
-            (batch.target, batch.draft, batch.tokens),
-            strict=True,
-        ):
-            if given is not None and kept is not None and not np.array_equal(given, kept, equal_nan=True):
-                raise SamplerFault(Finding("mutates_inputs", f"{name} was changed in place by the sampler"))
+        for name, after, before in zip(("target", "draft", "draft tokens"), given, inputs, strict=True):
+            if after is not None and before is not None and not np.array_equal(after, before, equal_nan=True):
+                raise SamplerFault(Finding("mutates_inputs", f"the {name} array was changed in place by the sampler"))
         return checked_answer(answer, batch)
 
     def _run(self, call: Call, arguments: tuple[Any, ...]) -> Any:
@@ -99,7 +101,7 @@ class Guarded:
         self._left_s -= time.monotonic() - start
         if not worked:
             line = " ".join(str(value).split())[:200]
-            raise SamplerFault(Finding("raises", f"{type(value).__name__}: {line}", "stops"))
+            raise SamplerFault(Finding("raises", f"{type(value).__name__}: {line}{_raised_at(value)}", "stops"))
         return value
 
     def _timed_out(self) -> SamplerFault:
@@ -116,6 +118,17 @@ class Guarded:
             except BaseException as error:  # whatever somebody else's code raises is a finding
                 self._done.put((False, error))
 
+    def _written(self, rows: Floats, shift: float) -> Floats:
+        """Rows as the sampler takes them, their logits moved by ``shift``."""
+        if self._takes == "probabilities" and not shift:
+            return rows
+        with np.errstate(divide="ignore", invalid="ignore"):  # rows that are no laws too
+            logits = np.log(rows) + shift
+        if self._takes == "logits" or not rows.size:
+            return logits
+        odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return np.asarray(odds / odds.sum(axis=-1, keepdims=True))
+
     def _handed(self, array: NDArray[Any]) -> Any:
         if self._arrays == "numpy":
             return array
@@ -129,6 +142,12 @@ class Guarded:
         import torch
 
         return torch.Generator().manual_seed(int(rng.integers(2**62)))
+
+
+def _raised_at(error: BaseException) -> str:
+    """Where in the sampler's own code it raised; nothing where it was never entered (a wrong signature)."""
+    trace = traceback.extract_tb(error.__traceback__)[1:]
+    return f" ({Path(trace[-1].filename).name}, line {trace[-1].lineno})" if trace else ""
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,41 @@
-"""Relations between a sampler's answers that hold whatever its random numbers are."""
+"""Relations between a sampler's answers that hold coin by coin, whatever its random numbers are."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
-from specsim.verification.batched import token
+from specsim.verification.batched import Emitted, token
+from specsim.verification.claim import Trial
 from specsim.verification.guarded import Batch, Guarded, SamplerFault
 from specsim.verification.suite import Group
 from specsim.verification.verdict import Finding
 
 
-def metamorphic_findings(
-    sampler: Guarded, group: Group, rng: np.random.Generator, *, declared: bool, random: bool
-) -> Iterator[Finding]:
-    """Findings on one group: seeds, one row alone, q = p, and with injected coins permutation, batch, vocabulary
-    padding.
+def coin_findings(trial: Trial, sampler: Guarded, rng: np.random.Generator) -> list[Finding]:
+    """Findings on every group: seeds, one row alone, q = p, shifted logits, and with injected coins
+    permutation, batch and vocabulary padding.
 
-    ``random`` False for rules that toss no coin (greedy). A changed input raises from every call.
+    A changed input raises from every call. Raises SamplerFault.
     """
+    found = [finding for group in trial.groups for finding in _coin_by_coin(trial, sampler, group, rng)]
+    times = Counter(finding.name for finding in found)
+    return [f for f in found if f.name != "seed_ignored" or times["seed_ignored"] == len(trial.groups)]
+
+
+def _coin_by_coin(trial: Trial, sampler: Guarded, group: Group, rng: np.random.Generator) -> Iterator[Finding]:
+    declared = trial.claim.declares_drafts
     _, batch = group.draw(np.full(len(group.cases), 100), rng, declared=declared)
     seed = int(rng.integers(2**31))
     first, second, other = (sampler(batch, np.random.default_rng(s)) for s in (seed, seed, seed + 1))
-    if not all(np.array_equal(a, b) for a, b in zip(first, second, strict=True)):
+    if not _same(first, second):
         yield Finding("seed_not_respected", "the same Generator state gives different answers", "note")
-    elif random and _undecided(batch, seed) and all(np.array_equal(a, b) for a, b in zip(first, other, strict=True)):
-        yield Finding("seed_ignored", "every seed gives the same answer on a batch of mixed rows")
+    else:
+        yield from _shifted(sampler, batch, seed, first)
+        if trial.claim.tosses_coins and _undecided(batch, seed) and _same(first, other):
+            yield Finding("seed_ignored", "every seed gives the same answer on a batch of mixed rows")
     sampler(Batch(batch.target[:1], None if batch.draft is None else batch.draft[:1], batch.tokens[:1]), rng)
     if declared:
         yield from _equal_rows(sampler, group, batch, rng)
@@ -34,10 +43,33 @@ def metamorphic_findings(
         yield from _injected(sampler, group, batch, rng)
 
 
+_FLIPPED = 2
+"""Rows that rounding may flip: each does with a probability of the order of its arithmetic's last bit."""
+
+
+def _shifted(sampler: Guarded, batch: Batch, seed: int, answer: Emitted) -> Iterator[Finding]:
+    """Logits moved by a constant: the same law, so the same answer for the same seed, but for rounding."""
+    for shift in (-37.5, 11.25):
+        try:
+            moved = sampler(batch, np.random.default_rng(seed), shift=shift)
+        except SamplerFault as fault:
+            yield Finding("shifted_logits_matter", f"logits moved by {shift:g}: {fault.finding.line}")
+            return
+        differ = int((moved[0] != answer[0]).any(axis=1).sum())
+        if differ > _FLIPPED:
+            line = f"logits moved by {shift:g} change what {differ} of {len(batch.tokens)} rows emit"
+            yield Finding("shifted_logits_matter", line)
+            return
+
+
 def _undecided(batch: Batch, seed: int) -> bool:
     """Whether the token rule's answers differ between the two seeds: rows may leave nothing to chance."""
     first, other = (token(batch.target, batch.draft, batch.tokens, np.random.default_rng(s)) for s in (seed, seed + 1))
-    return not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+    return not _same(first, other)
+
+
+def _same(one: Emitted, other: Emitted) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _equal_rows(sampler: Guarded, group: Group, batch: Batch, rng: np.random.Generator) -> Iterator[Finding]:
@@ -64,11 +96,11 @@ def _injected(sampler: Guarded, group: Group, batch: Batch, rng: np.random.Gener
     whole = sampler.inject(batch, uniforms, final)
     order = rng.permutation(rows)
     shuffled = sampler.inject(_rows(batch, order), uniforms[order], final[order])
-    if not all(np.array_equal(a[order], b) for a, b in zip(whole, shuffled, strict=True)):
+    if not _same((whole[0][order], whole[1][order]), shuffled):
         yield Finding("row_order_matters", "permuting the rows of a batch (coins too) changes what rows emit")
     half = order[: rows // 2]
     part = sampler.inject(_rows(batch, half), uniforms[half], final[half])
-    if not all(np.array_equal(a[half], b) for a, b in zip(whole, part, strict=True)):
+    if not _same((whole[0][half], whole[1][half]), part):
         yield Finding("batch_dependence", "a row's answer changes with the other rows of its batch")
     padded = Batch(
         np.concatenate([batch.target, np.zeros((rows, group.gamma + 1, 3))], axis=2),
@@ -80,7 +112,7 @@ def _injected(sampler: Guarded, group: Group, batch: Batch, rng: np.random.Gener
     except SamplerFault as fault:
         yield Finding("fails_on_padded_vocabulary", fault.finding.line, "note")
         return
-    if not all(np.array_equal(a, b) for a, b in zip(whole, wider, strict=True)):
+    if not _same(whole, wider):
         yield Finding("vocabulary_padding_matters", "three more tokens of probability 0 change what rows emit")
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -11,18 +10,21 @@ import numpy as np
 
 from specsim.errors import InputError
 from specsim.verification.case import Case
+from specsim.verification.changed_rows import changed_rows_findings, ragged_findings
 from specsim.verification.claim import Claim, Trial
 from specsim.verification.diagnosis import likeliest
 from specsim.verification.exact import CHAIN_RULES, exact_law, unknown_algorithm
 from specsim.verification.guarded import Guarded, SamplerFault
+from specsim.verification.hostile import hostile_findings
 from specsim.verification.interception import intercepted
-from specsim.verification.metamorphic import metamorphic_findings
+from specsim.verification.metamorphic import coin_findings
 from specsim.verification.mutants import CONTROLS, LOSSLESS_CONTROLS, MUTANTS
+from specsim.verification.parameters import BY_TOKEN, check_by_token, check_parameters
 from specsim.verification.sampling import Counted, sampled
 from specsim.verification.suite import standard_cases
 from specsim.verification.verdict import Finding, Verdict
 
-Level = Literal["auto", "interception", "statistical", "anytime", "metamorphic"]
+Level = Literal["auto", "interception", "statistical", "anytime", "metamorphic", "ragged", "hostile"]
 
 
 def check_sampler(
@@ -38,6 +40,7 @@ def check_sampler(
     budget_s: float = 120.0,
     seed: int = 0,
     arrays: Literal["numpy", "torch"] = "numpy",
+    takes: Literal["probabilities", "logits"] = "probabilities",
     **options: Any,
 ) -> Verdict:
     """Judge ``sampler(target_probs, draft_probs, draft_tokens, rng) -> (tokens, counts)``; see ``batched`` for shapes.
@@ -46,15 +49,15 @@ def check_sampler(
     ``level``: "auto" intercepts where the sampler has ``inject``, tests the joint law of counts and tokens until a
     total variation of ``detect_tv`` in any case is detected with probability ``power`` at a false alarm of ``alpha``
     for the whole suite, and tries the metamorphic relations; "anytime" tests with e-values and stops as soon as it
-    knows; the others are one level alone. ``budget_s`` bounds the seconds spent in the sampler. ``arrays="torch"``
-    hands it tensors and a torch Generator. Raises InputError for a wrong argument, never for what the sampler does.
+    knows; the others are one level alone: "ragged" judges rows with fewer drafts than their batch (-1 where absent),
+    "hostile" tries rows that are no laws. ``budget_s`` bounds the seconds spent in the sampler. ``arrays="torch"``
+    hands it tensors and a torch Generator, ``takes="logits"`` logarithms of the probabilities. Raises InputError for a
+    wrong argument, never for what the sampler does.
     """
-    _check_arguments(algorithm, alpha, detect_tv, power, level, arrays)
-    suite = tuple(standard_cases() if cases is None else cases)
-    if not suite:
-        raise InputError("give at least one case", field="cases")
+    _check_arguments(algorithm, alpha, detect_tv, power, level, arrays, takes)
+    suite = _suite(cases, algorithm, options)
     trial = Trial(Claim(algorithm, options), suite, alpha, detect_tv, power, max_rows, budget_s, seed)
-    guarded = Guarded(sampler, budget_s=budget_s, arrays=arrays)
+    guarded = Guarded(sampler, budget_s=budget_s, arrays=arrays, takes=takes)
     try:
         return _judged(trial, guarded, level)
     except SamplerFault as fault:
@@ -90,8 +93,27 @@ def _asserted(verdict: Verdict) -> Verdict:
     return verdict
 
 
+def _suite(cases: Sequence[Case] | None, algorithm: str | None, options: Mapping[str, Any]) -> tuple[Case, ...]:
+    """The cases to judge on; of the standard ones those whose vocabulary the options by token fit."""
+    if algorithm is None and options:
+        raise InputError("a claim of losslessness has no parameters", field=next(iter(options)))
+    if algorithm is not None:
+        check_parameters(algorithm, CHAIN_RULES[algorithm], options)
+    suite = tuple(standard_cases() if cases is None else cases)
+    if not suite:
+        raise InputError("give at least one case", field="cases")
+    if len({case.name for case in suite}) < len(suite):
+        raise InputError("two cases have the same name", field="cases")
+    if cases is None:
+        sizes = {len(options[name]) for name in BY_TOKEN if name in options}
+        suite = tuple(case for case in suite if all(case.vocab == size for size in sizes)) or suite
+    for case in suite:
+        check_by_token(options, case.vocab, f"case {case.name!r}")
+    return suite
+
+
 def _check_arguments(
-    algorithm: str | None, alpha: float, detect_tv: float, power: float, level: str, arrays: str
+    algorithm: str | None, alpha: float, detect_tv: float, power: float, level: str, arrays: str, takes: str
 ) -> None:
     if algorithm is not None and algorithm not in CHAIN_RULES:
         raise unknown_algorithm(algorithm, list(CHAIN_RULES))
@@ -102,6 +124,8 @@ def _check_arguments(
         raise InputError(f"{level!r}: give one of {', '.join(get_args(Level))}", field="level")
     if arrays not in ("numpy", "torch"):
         raise InputError(f"{arrays!r}: give numpy or torch", field="arrays")
+    if takes not in ("probabilities", "logits"):
+        raise InputError(f"{takes!r}: give probabilities or logits", field="takes")
 
 
 def _judged(trial: Trial, sampler: Guarded, level: Level) -> Verdict:
@@ -111,7 +135,11 @@ def _judged(trial: Trial, sampler: Guarded, level: Level) -> Verdict:
         return replace(verdict, status="inconclusive", findings=(finding,))
     rng = np.random.default_rng(trial.seed)
     if level in ("auto", "metamorphic"):
-        verdict = _related(trial, sampler, rng, verdict)
+        verdict = _with(verdict, "metamorphic", coin_findings(trial, sampler, rng))
+    if level == "ragged":
+        verdict = _with(verdict, level, list(ragged_findings(trial, sampler, rng)))
+    if level == "hostile":
+        verdict = _with(verdict, level, list(hostile_findings(trial, sampler, rng)))
     if level in ("auto", "interception") and sampler.can_inject and verdict.passed:
         verdict = intercepted(trial, sampler, verdict)
     if level in ("auto", "statistical", "anytime") and verdict.passed:
@@ -120,20 +148,16 @@ def _judged(trial: Trial, sampler: Guarded, level: Level) -> Verdict:
         if verdict.status == "rejected":
             return replace(verdict, explanation=_explanation(trial, counted))
         if verdict.passed:
-            return _controlled(trial, verdict, anytime=anytime)
+            verdict = _controlled(trial, verdict, anytime=anytime)
+    if level in ("auto", "metamorphic") and verdict.passed:  # last: a wrong law has a better witness than these
+        verdict = _with(verdict, "changed rows", list(changed_rows_findings(trial, sampler, rng)))
     return verdict
 
 
-def _related(trial: Trial, sampler: Guarded, rng: np.random.Generator, verdict: Verdict) -> Verdict:
-    found: list[Finding] = []
-    for group in trial.groups:
-        found += metamorphic_findings(
-            sampler, group, rng, declared=trial.claim.declares_drafts, random=trial.claim.tosses_coins
-        )
-    times = Counter(finding.name for finding in found)
-    found = list({finding.name: finding for finding in found}.values())
-    found = [f for f in found if f.name != "seed_ignored" or times["seed_ignored"] == len(trial.groups)]
-    verdict = replace(verdict, findings=(*verdict.findings, *found), levels=(*verdict.levels, "metamorphic"))
+def _with(verdict: Verdict, level: str, found: Sequence[Finding]) -> Verdict:
+    """The verdict after one more level and what it found, each name once."""
+    found = list({finding.name: finding for finding in reversed(found)}.values())[::-1]
+    verdict = replace(verdict, findings=(*verdict.findings, *found), levels=(*verdict.levels, level))
     if any(finding.weight == "rejects" for finding in found):
         return replace(verdict, status="rejected")
     return replace(verdict, status="inconclusive") if any(f.weight == "stops" for f in found) else verdict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -37,6 +38,11 @@ class Witness:
     expected: float
     deviation: float
     event: Literal["emits exactly", "follows"] = "emits exactly"
+
+    @property
+    def away(self) -> str:
+        """The deviation in words; nothing where it has no error."""
+        return f" ({self.deviation:+.1f} standard errors)" if math.isfinite(self.deviation) else ""
 
     @property
     def described(self) -> str:
@@ -88,8 +94,7 @@ class Verdict:
         if self.witness is not None:
             w = self.witness
             lines.append(
-                f"  witness: case {w.case}, {w.described}: observed {w.observed:.6g},"
-                f" expected {w.expected:.6g} ({w.deviation:+.1f} standard errors)"
+                f"  witness: case {w.case}, {w.described}: observed {w.observed:.6g}, expected {w.expected:.6g}{w.away}"
             )
         lines += [f"  {finding.name}: {finding.line}" for finding in self.findings]
         if self.explanation:

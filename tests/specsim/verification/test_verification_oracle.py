@@ -199,6 +199,14 @@ def test_lossy_rules_are_judged_with_their_parameters() -> None:
     assert check_sampler(sampler, None, **QUICK).status == "rejected"
 
 
+def test_rules_by_token_are_judged_where_their_vocabulary_is() -> None:
+    from specsim.verification.exact import chain_rule
+
+    sampler = RuleSampler(chain_rule("judge", good=[True, False, True]))
+    assert check_sampler(sampler, "judge", good=[True, False, True], **QUICK).passed
+    assert check_sampler(sampler, "judge", good=[True, True, True], **QUICK).status == "rejected"
+
+
 def broken(kind: str):
     def sampler(target, draft, tokens, rng):
         if kind == "raises":
@@ -333,6 +341,20 @@ def test_a_sampler_that_fails_on_equal_rows_is_found() -> None:
         ({"level": "deep"}, "level"),
         ({"cases": []}, "cases"),
         ({"arrays": "jax"}, "arrays"),
+        ({"takes": "scores"}, "takes"),
+        ({"algorithm": None, "factor": 0.5}, "factor"),
+        ({"algorithm": "lenience"}, "factor"),
+        ({"algorithm": "lenience", "facto": 0.5}, "did you mean 'factor'"),
+        ({"algorithm": "lenience", "factor": 0}, "from 0 .not itself. to 1"),
+        ({"algorithm": "lenience", "factor": "much"}, "factor"),
+        ({"algorithm": "lenience", "factor": float("nan")}, "factor"),
+        ({"algorithm": "token", "factor": 0.5}, "takes no parameters"),
+        ({"algorithm": "fuzzy", "threshold": 0.1, "divergence": "hellinger"}, "tv, js, kl"),
+        ({"algorithm": "fly", "entropy_above": 1.0, "window": 1.5}, "window"),
+        ({"algorithm": "judge", "good": True}, "good"),
+        ({"algorithm": "judge", "good": [True]}, "dense"),
+        ({"algorithm": "reward", "keep": [0.5, 2.0, 0.5]}, "keep"),
+        ({"cases": [standard_cases()[0]] * 2}, "cases"),
     ],
 )
 def test_wrong_arguments_are_the_callers_mistake(arguments: dict, field: str) -> None:
