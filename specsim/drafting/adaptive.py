@@ -75,37 +75,76 @@ class BackOff:
 
 
 @dataclass(frozen=True)
-class ThresholdWindow:
-    """One token more when a round's accepted share is at least ``grow``, one fewer when it is below ``shrink``.
+class ShareWindow:
+    """Three windows by the accepted share of drafted tokens so far: ``least`` up to ``shrink``, ``most`` from ``grow``.
 
-    The dynamic window with two thresholds that DSD compares with (arXiv 2511.21669); its thresholds are not published.
+    Anything between drafts ``first``. The released back-off of DSD (arXiv 2511.21669): 2, 4 or 8 at shares of .25 and
+    .6, chosen once a conversation; here the share forgets (``decay`` a round, assumed) and every round decides.
+    """
+
+    least: int
+    first: int
+    most: int
+    shrink: float
+    grow: float
+    decay: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.least <= self.first <= self.most or not 0 <= self.shrink < self.grow <= 1:
+            raise InputError(
+                "needs 1 <= least <= first <= most, 0 <= shrink < grow <= 1", field="least, first, most, shrink, grow"
+            )
+        if not 0 <= self.decay <= 1:
+            raise InputError(f"{self.decay}; give 0..1", field="decay")
+
+    def start(self, n: int) -> Floats:
+        """Accepted and drafted tokens so far, shape (n, 2)."""
+        return np.zeros((n, 2))
+
+    def lengths(self, state: Floats, signals: Signals) -> Ints:  # noqa: ARG002 (the interface's argument)
+        """The window of the share so far; ``first`` before anything was drafted."""
+        share = state[:, 0] / np.maximum(state[:, 1], 1e-12)
+        known = state[:, 1] > 0
+        low, high = known & (share <= self.shrink), known & (share >= self.grow)
+        return np.asarray(np.where(low, self.least, np.where(high, self.most, self.first)), dtype=np.int64)
+
+    def learn(self, state: Floats, signals: Signals, drafted: Ints, accepted: Ints) -> Floats:  # noqa: ARG002
+        """Forget a little, add the round."""
+        return np.asarray(self.decay * state + np.column_stack([accepted, drafted]))
+
+
+@dataclass(frozen=True)
+class SurvivalWindow:
+    """The longest window that is rejected somewhere with probability ``risk`` at most: 1 - a^K <= risk, in 1..most.
+
+    a: accepted over tested tokens so far, each round forgetting (``decay``, assumed), from ``prior``. SpecDec++'s rule
+    (arXiv 2405.19715) as DSD's released code states it for a window (risk 0.7, most 8), where a trained classifier
+    gives each position's acceptance.
     """
 
     most: int
-    first: int
-    grow: float
-    shrink: float
-    least: int = 1
+    risk: float
+    prior: float = 0.7
+    decay: float = 0.9
 
     def __post_init__(self) -> None:
-        if not 1 <= self.least <= self.first <= self.most or not 0 <= self.shrink <= self.grow <= 1:
+        if self.most < 1 or not 0 < self.risk < 1 or not 0 < self.prior < 1 or not 0 < self.decay <= 1:
             raise InputError(
-                "needs 1 <= least <= first <= most, 0 <= shrink <= grow <= 1", field="least, first, most, grow, shrink"
+                "needs most >= 1, risk and prior in (0, 1), decay in (0, 1]", field="most, risk, prior, decay"
             )
 
     def start(self, n: int) -> Floats:
-        """The first window, shape (n,)."""
-        return np.full(n, float(self.first))
+        """Accepted and tested tokens, shape (n, 2): one token's worth of prior."""
+        return np.tile([self.prior, 1.0], (n, 1))
 
     def lengths(self, state: Floats, signals: Signals) -> Ints:  # noqa: ARG002 (the interface's argument)
-        """The window."""
-        return state.astype(np.int64)
+        """floor(log(1 - risk) / log a), within 1..most."""
+        rate = np.clip(state[:, 0] / state[:, 1], 1e-9, 1 - 1e-9)
+        return np.asarray(np.clip(np.floor(np.log1p(-self.risk) / np.log(rate)), 1, self.most), dtype=np.int64)
 
     def learn(self, state: Floats, signals: Signals, drafted: Ints, accepted: Ints) -> Floats:  # noqa: ARG002
-        """Compare the accepted share with both thresholds."""
-        share = accepted / np.maximum(drafted, 1)
-        moved = state + (share >= self.grow) - (share < self.shrink)
-        return np.asarray(np.clip(moved, self.least, self.most))
+        """Forget a little, add what was accepted and what was tested."""
+        return np.asarray(self.decay * state + np.column_stack([accepted, np.minimum(accepted + 1, drafted)]))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from specsim.systems import (
     chen,
     decentralized,
     dsbd,
+    dsd,
     dsi,
     edge_network,
     fast_blt,
@@ -66,6 +67,7 @@ SYSTEMS: tuple[System, ...] = (
     kong.SYSTEM,
     spec_bench.SYSTEM,
     bias_mitigation.SYSTEM,
+    dsd.SYSTEM,
 )
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from specsim.acceptance.signals import CopulaSignals, Signals
-from specsim.drafting.adaptive import BackOff, Goodput, MeanRejectedEntropy, ThresholdWindow
+from specsim.drafting.adaptive import BackOff, Goodput, MeanRejectedEntropy, ShareWindow, SurvivalWindow
+from specsim.drafting.learned_window import LearnedWindow, shipped
 from specsim.drafting.stopping import (
     AccumulateUntil,
     ConfidenceThreshold,
@@ -112,9 +113,64 @@ def test_back_off_and_threshold_windows_stay_in_bounds_and_move_the_right_way():
     back = BackOff(most=6, first=5)
     state = back.learn(back.start(2), shown, np.array([5, 5]), np.array([5, 3]))
     assert back.lengths(state, shown).tolist() == [6, 4]
-    window = ThresholdWindow(most=6, first=3, grow=0.8, shrink=0.4)
-    state = window.learn(window.start(2), shown, np.array([3, 3]), np.array([3, 1]))
-    assert window.lengths(state, shown).tolist() == [4, 2]
+    window = ShareWindow(least=2, first=4, most=8, shrink=0.25, grow=0.6)
+    state = window.start(3)
+    assert window.lengths(state, shown).tolist() == [4, 4, 4]
+    state = window.learn(state, shown, np.array([4, 4, 4]), np.array([1, 2, 3]))
+    assert window.lengths(state, shown).tolist() == [2, 4, 8]
+
+
+def test_a_survival_window_is_the_longest_that_keeps_its_risk():
+    shown = _shown(1)
+    for rate in (0.05, 0.5, 0.74, 0.8, 0.9, 0.999):
+        policy = SurvivalWindow(most=8, risk=0.7, prior=rate)
+        (k,) = policy.lengths(policy.start(1), shown)
+        assert k == max([n for n in range(1, 9) if 1 - rate**n <= 0.7], default=1)
+
+
+class Rounded:
+    """A published-looking window that rounds at every step: 4 x 1.1 is 4 again, so it never leaves 4 upwards."""
+
+    most = 12
+
+    def start(self, n):
+        return np.tile([4.0, 0.5], (n, 1))
+
+    def lengths(self, state, signals):
+        return state[:, 0].astype(np.int64)
+
+    def learn(self, state, signals, drafted, accepted):
+        share = 0.7 * state[:, 1] + 0.3 * accepted / np.maximum(drafted, 1)
+        return np.column_stack([np.clip(np.rint(state[:, 0] * (1 + 0.2 * (share - 0.5))), 2, 12), share])
+
+
+def _window_after(controller, *, all_accepted, rounds=60):
+    state, shown = controller.start(1), _shown(1)
+    for _ in range(rounds):
+        k = controller.lengths(state, shown)
+        state = controller.learn(state, shown, k, k if all_accepted else 0 * k)
+    return int(controller.lengths(state, shown)[0])
+
+
+CHEAP = lambda k, n=1: 1.0 + 0.02 * np.asarray(k)  # noqa: E731
+CONTROLLERS = [
+    BackOff(most=12, first=4),
+    BackOff(most=12, first=4, up=2),
+    ShareWindow(least=2, first=4, most=12, shrink=0.25, grow=0.6),
+    SurvivalWindow(most=12, risk=0.7),
+    LearnedWindow(shipped(), CHEAP, 12),
+    Goodput(12, CHEAP, decay=0.9, prior=0.5, probe_every=5),
+]
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS, ids=lambda c: type(c).__name__)
+def test_no_rounding_keeps_a_window_where_it_is(controller):
+    assert _window_after(controller, all_accepted=True) == 12
+    assert _window_after(controller, all_accepted=False) <= 2
+
+
+def test_the_rounded_formula_is_stuck():
+    assert _window_after(Rounded(), all_accepted=True) == 4
 
 
 def test_back_off_has_the_mean_window_of_its_markov_chain():
