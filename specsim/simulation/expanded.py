@@ -12,6 +12,7 @@ import simpy
 from simpy.events import Timeout
 
 from specsim.errors import InputError
+from specsim.simulation.cache_limits import BlockPool, CacheLimits, check_fits
 from specsim.simulation.graph import Graph
 from specsim.simulation.ledger import Ledger
 from specsim.simulation.links import Link, LinkUse
@@ -29,13 +30,15 @@ from specsim.simulation.workload import Requests
 class Outcome:
     """A run: one row a request, and what servers and links did. ``result`` counts batches as iterations.
 
-    by_prefill: tokens of each request that its prefill emitted (0 where prompts were cached).
+    by_prefill: tokens of each request that its prefill emitted (0 where prompts were cached). recomputed: tokens that
+    the recomputations of preempted requests emitted, all together.
     """
 
     result: Result
     servers: tuple[ServerUse, ...]
     links: tuple[LinkUse, ...]
     by_prefill: int = 1
+    recomputed: int = 0
 
     @property
     def tokens_per_s(self) -> float:
@@ -45,7 +48,8 @@ class Outcome:
     @property
     def tokens_per_round(self) -> float:
         """Tokens that rounds emitted (cut at the requested length) over rounds; prompts' own tokens not counted."""
-        return float((self.result.output_tokens - self.by_prefill).sum() / self.result.rounds.sum())
+        by_rounds = (self.result.output_tokens - self.by_prefill).sum() - self.recomputed
+        return float(by_rounds / self.result.rounds.sum())
 
     @property
     def wasted_tokens(self) -> int:
@@ -78,6 +82,12 @@ def run_expanded(
     before request i; together: it forks and joins, the next ``concurrency`` requests arriving when all have ended.
     priority: of a job on priority servers, from (stream, stage, now).
 
+    Where a server has ``num_blocks``, a request with a seat begins when its prompt fits the free blocks of all such
+    servers that it is on, in order of arrival on each; its blocks grow with its passes (a round looks ``k`` + 1 tokens
+    ahead) and are free when it is finished. Where they run out, the youngest request on that server gives up all of its
+    own once its round is over, and computes its prompt and its output again, as in the folded executor without prefix
+    caching; nothing of it is found again.
+
     Raises InputError for programs and places that don't fit (at once), for a length that has no program or a rule that
     accepts more than was drafted (when it happens), and for a run that stops progressing, saying who waits for whom.
     """
@@ -93,11 +103,17 @@ def run_expanded(
 class _Stream:
     """One request on its seat, within a round."""
 
-    __slots__ = ("at", "chunk", "graph", "i", "k", "kv", "left", "missing", "prompt_left", "seat")
+    __slots__ = (
+        "at", "chunk", "graph", "i", "k", "kv", "left", "missing", "needs", "next_k", "pools", "prompt_left", "seat",
+        "starts_with", "turn",
+    )  # fmt: skip
 
     def __init__(self, i: int, seat: int, at: dict[str, tuple[Server, int]], prompt: int) -> None:
         self.i, self.seat, self.at, self.prompt_left = i, seat, at, prompt
-        self.k = self.kv = self.left = 0
+        self.pools: tuple[BlockPool, ...] = ()
+        self.k = self.kv = self.left = self.starts_with = self.needs = self.turn = 0
+        self.next_k = -1
+        """Length of a round that was chosen and could not run; -1: none."""
         self.chunk: Chunk | None = None
         self.missing: list[int] = []
         self.graph: Graph
@@ -134,6 +150,8 @@ class _Run:
         self.link_rng = rng.spawn(1)[0]
         self.links: dict[tuple[str, int, str, int], Link] = {}
         self.servers = {spec.device: self._servers_of(spec.device) for spec in topology.servers}
+        limited = any(spec.num_blocks is not None for spec in topology.servers)
+        self.limits = CacheLimits(self._begin, self._go, self._preempted) if limited else None
         self.specs = {spec.device: spec for spec in topology.servers}
         loop = requests.concurrency
         places = seats if seats is not None else (loop or len(requests))
@@ -151,20 +169,41 @@ class _Run:
         self.known = min(loop or len(requests), len(requests))
         self.requests_at_once = loop
         self.active: dict[int, _Stream] = {}
-        self.iterations = self.mixed = 0
+        self.iterations = self.mixed = self.recomputed = 0
         self.batch_s = 0.0
 
     def _servers_of(self, device: str) -> list[Server]:
         spec = next(one for one in self.topology.servers if one.device == device)
         factors = spec.time_factor or (1.0,) * spec.instances
         names = [device] if spec.instances == 1 else [f"{device}[{n}]" for n in range(spec.instances)]
-        return [
+        servers = [
             Server(self.env, name, partial(self._seconds, factor), spec.batching)
             for name, factor in zip(names, factors, strict=True)
         ]
+        if spec.num_blocks is not None:
+            for server in servers:
+                server.pool = BlockPool(self.env, server.name, spec.num_blocks, spec.block_size)
+        return servers
+
+    def _check_caches(self) -> None:
+        """Every request's longest round must fit alone: it starts at the latest with one token missing."""
+        prompt, output, k = np.array(self.ledger.prompt), np.array(self.ledger.output), max(self.graphs)
+        rounds = output if self.prompt_cached else output - 1
+        slots = prompt + np.maximum(rounds - 1, 0) + np.where(rounds > 0, k + 1, 0)
+        longest = int(slots.argmax())
+        for spec in self.topology.servers:
+            if spec.num_blocks is not None:
+                check_fits(
+                    spec.device,
+                    usable=spec.num_blocks - 1,
+                    block_size=spec.block_size,
+                    tokens=int(slots[longest]),
+                    request=longest,
+                )
 
     def to_end(self, patience: int) -> Outcome:
         ledger = self.ledger
+        self._check_caches()
         for i in range(self.known):
             self._arrive_at(i, ledger.arrival_s[i])
         run_to_end(
@@ -174,16 +213,19 @@ class _Run:
             who_waits=self._who_waits,
             patience=patience,
         )
-        uses = tuple(server.use() for servers in self.servers.values() for server in servers)
+        everyone = [server for servers in self.servers.values() for server in servers]
+        pools = [server.pool for server in everyone if server.pool is not None]
+        uses = tuple(server.use() for server in everyone)
         result = ledger.result(
             iterations=self.iterations,
             mixed_iterations=self.mixed,
             busy_s=sum(use.busy_s for use in uses),
             batch_s=self.batch_s,
+            cache_s=sum(pool.block_s for pool in pools) / max(sum(pool.usable for pool in pools), 1),
+            cache_max=max((use.cache_max for use in uses), default=0.0),
         )
-        return Outcome(
-            result, uses, tuple(link.use() for link in dict.fromkeys(self.links.values())), int(not self.prompt_cached)
-        )
+        links = tuple(link.use() for link in dict.fromkeys(self.links.values()))
+        return Outcome(result, uses, links, int(not self.prompt_cached), self.recomputed)
 
     # Requests
 
@@ -208,11 +250,25 @@ class _Run:
             prompt = self.ledger.prompt[i]
             stream = self.active[i] = _Stream(i, seat, at, 0 if self.prompt_cached else prompt)
             stream.kv = prompt if self.prompt_cached else 0
-            self.ledger.scheduled_s[i] = self.env.now
-            self._begin(stream)
+            if self.limits is None:
+                self.ledger.scheduled_s[i] = self.env.now
+                self._begin(stream)
+            else:
+                stream.pools = tuple(server.pool for server, _ in at.values() if server.pool is not None)
+                stream.starts_with = prompt
+                self.limits.enter(stream)
+
+    def _preempted(self, stream: _Stream) -> None:
+        """Its caches are gone: it computes prompt and output again, and then runs the round that it had chosen."""
+        self.ledger.preemptions[stream.i] += 1
+        stream.next_k = stream.k if stream.chunk is None else -1
+        stream.prompt_left = stream.starts_with = self.ledger.prompt[stream.i] + self.ledger.emitted[stream.i]
+        stream.kv = 0
 
     def _finish(self, stream: _Stream) -> None:
         del self.active[stream.i]
+        if self.limits is not None:
+            self.limits.leave(stream)
         for server, _ in stream.at.values():
             server.streams -= 1
         self.free_seats.append(stream.seat)
@@ -238,8 +294,8 @@ class _Run:
             stream.k = max(self.graphs)
             stream.chunk = (tokens, stream.kv, tokens == stream.prompt_left)
         else:
-            stream.k = self.rule.length(stream.i)
-            stream.chunk = None
+            stream.k = self.rule.length(stream.i) if stream.next_k < 0 else stream.next_k
+            stream.chunk, stream.next_k = None, -1
         graph = self.graphs.get(stream.k)
         if graph is None:
             raise InputError(
@@ -247,7 +303,22 @@ class _Run:
                 f" for {', '.join(map(str, sorted(self.graphs)))}",
                 field=f"policy {type(self.rule).__name__}",
             )
-        stream.graph, stream.left = graph, graph.sinks
+        stream.graph = graph
+        if self.limits is None:
+            self._start(stream)
+        else:
+            stream.needs = stream.kv + (stream.k + 1 if stream.chunk is None else stream.chunk[0])
+            self.limits.grow(stream)
+
+    def _go(self, stream: _Stream) -> None:
+        """It has the blocks that it needs."""
+        if np.isnan(self.ledger.scheduled_s[stream.i]):
+            self.ledger.scheduled_s[stream.i] = self.env.now
+        self._start(stream)
+
+    def _start(self, stream: _Stream) -> None:
+        graph = stream.graph
+        stream.left = graph.sinks
         stream.missing = graph.missing.copy()
         home = self.topology.home
         for root in graph.roots:
@@ -302,6 +373,7 @@ class _Run:
             tokens, _, last = stream.chunk
             stream.kv += tokens
             stream.prompt_left -= tokens
+            self.recomputed += last and (self.prompt_cached or self.ledger.emitted[stream.i] > 0)
             finished = last and self.ledger.prefilled(stream.i, self.env.now)
         else:
             k = stream.k
@@ -364,6 +436,8 @@ class _Run:
         return lines
 
     def _where(self, stream: _Stream) -> str:
+        if self.limits is not None and (blocks := self.limits.waits_for(stream)):
+            return blocks
         for servers in self.servers.values():
             for server in servers:
                 waiting = server.waiting()

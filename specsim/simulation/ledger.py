@@ -26,6 +26,7 @@ class Ledger:
         self.rounds = [0] * n
         self.drafted = [0] * n
         self.accepted = [0] * n
+        self.preemptions = [0] * n
         self.finished = self.commits = 0
         self._gaps: list[float] = []
 
@@ -78,8 +79,17 @@ class Ledger:
         self.finished += 1
         return True
 
-    def result(self, *, iterations: int, mixed_iterations: int, busy_s: float, batch_s: float) -> Result:
-        """Everything that happened, one row a request. The cache is not limited here: its share is 0."""
+    def result(
+        self,
+        *,
+        iterations: int,
+        mixed_iterations: int,
+        busy_s: float,
+        batch_s: float,
+        cache_s: float = 0.0,
+        cache_max: float = 0.0,
+    ) -> Result:
+        """Everything that happened, one row a request. A cache without limit has a share of 0."""
         gaps = np.array(self._gaps)
         return Result(
             arrival_s=np.array(self.arrival_s),
@@ -91,13 +101,13 @@ class Ledger:
             rounds=np.array(self.rounds, dtype=np.int64),
             drafted=np.array(self.drafted, dtype=np.int64),
             accepted=np.array(self.accepted, dtype=np.int64),
-            preemptions=np.zeros(len(self), dtype=np.int64),
+            preemptions=np.array(self.preemptions, dtype=np.int64),
             itl_s=gaps,
             itl_count=np.ones(len(gaps), dtype=np.int64),
             iterations=iterations,
             mixed_iterations=mixed_iterations,
             busy_s=busy_s,
             batch_s=batch_s,
-            cache_s=0.0,
-            cache_max=0.0,
+            cache_s=cache_s,
+            cache_max=cache_max,
         )

@@ -13,6 +13,7 @@ import simpy
 from simpy.events import Event, Timeout
 
 from specsim.errors import InputError
+from specsim.simulation.cache_limits import BlockPool
 
 Done = Callable[["Job"], Any]
 
@@ -37,13 +38,17 @@ class Job:
 
 @dataclass(frozen=True)
 class ServerUse:
-    """What a server did: seconds busy, batches run, jobs in them, and seconds that cancelled jobs had run for."""
+    """What a server did: seconds busy, batches run, jobs in them, and seconds that cancelled jobs had run for.
+
+    cache_max: largest share of its cache blocks held; 0 where they are not limited.
+    """
 
     name: str
     busy_s: float
     batches: int
     jobs: int
     wasted_s: float
+    cache_max: float = 0.0
 
     @property
     def mean_batch(self) -> float:
@@ -108,6 +113,8 @@ class Server:
         self.batches = self.jobs = 0
         self.streams = 0
         """Streams that a router has put here."""
+        self.pool: BlockPool | None = None
+        """Cache blocks, where they are limited."""
 
     @property
     def busy(self) -> bool:
@@ -147,7 +154,8 @@ class Server:
 
     def use(self) -> ServerUse:
         """What it has done until now."""
-        return ServerUse(self.name, self.busy_s, self.batches, self.jobs, self.wasted_s)
+        share = self.pool.most / self.pool.usable if self.pool is not None else 0.0
+        return ServerUse(self.name, self.busy_s, self.batches, self.jobs, self.wasted_s, share)
 
     def waiting(self) -> list[Job]:
         """The queue, in the order in which it will be served."""

@@ -18,7 +18,9 @@ Router = Callable[[Sequence[Server]], int]
 class ServerSpec:
     """The servers of one device name. ``route`` is ``seat`` (seat s has instance s mod instances) or a router.
 
-    time_factor: seconds of each instance over those that the program says; empty: all 1.
+    time_factor: seconds of each instance over those that the program says; empty: all 1. num_blocks: cache blocks of
+    ``block_size`` tokens on each instance, one of them never used (None: no limit); an instance holds a cache of every
+    stream that is routed to it.
     """
 
     device: str
@@ -26,6 +28,8 @@ class ServerSpec:
     batching: Batching = field(default_factory=Batching)
     route: Literal["seat"] | Router = "seat"
     time_factor: tuple[float, ...] = ()
+    num_blocks: int | None = None
+    block_size: int = 16
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ class Topology:
                 )
             if any(not factor > 0 for factor in spec.time_factor):
                 raise InputError(f"{min(spec.time_factor)}; give factors above 0", field=f"{at}: time_factor")
+            if spec.num_blocks is not None and spec.num_blocks < 2:
+                raise InputError(f"{spec.num_blocks}; give at least 2, or none", field=f"{at}: num_blocks")
+            if spec.block_size < 1:
+                raise InputError(f"{spec.block_size}; give at least 1", field=f"{at}: block_size")
             spec.batching.check(spec.device)
         for link in self.links:
             for device in (link.origin, link.to):

@@ -265,10 +265,7 @@ SYSTEM = System(
         Parameter("conversations", 240, "conversations simulated", "-"),
     ),
     assumptions=(
-        (
-            "seconds of drafting and of a verification batch: linear laws, constants assumed (the paper's regressor is not "
-            "published)"
-        ),
+        "seconds of drafting and of a batch: linear laws, constants assumed (the paper's regressor is not published)",
         "acceptance by position is the released fallback curve; its trained classifier is not published",
         "a window is chosen every round (the released code: once a conversation); what is rejected is drafted again",
         "every drafter reaches every target (the released scenario gives each a choice of 4)",
