@@ -264,6 +264,40 @@ def show_system(
 
 
 @app.command()
+def compare(
+    scenario: ScenarioFile = None,
+    systems: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,...", help="Systems of `specsim systems`, or all (default).")
+    ] = None,
+    concurrency: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Users of the closed loops that the chart shows.")
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Write tables and the picture here (created).")] = None,
+    json: Json = False,  # noqa: FBT002 - typer reads the default
+    target: Target = None,
+    drafter: Drafter = None,
+    hardware: Hardware = None,
+    engine: Engine = None,
+    dtype: Dtype = None,
+    tensor_parallel: TensorParallel = None,
+    num_speculative_tokens: Lengths = None,
+    request_rate: RequestRate = None,
+    seed: Seed = None,
+    acceptance_rate: Rate = None,
+    acceptance_length: Length = None,
+    acceptance_per_position: PerPosition = None,
+    acceptance_file: AcceptanceFile = None,
+) -> None:
+    """Run published systems on the same hardware, requests and acceptance: speed, latency, memory, work, network."""
+    flags = _overrides(locals())
+    from specsim.commands.compare import run
+    from specsim.scenario.overrides import whole_numbers
+
+    users = None if concurrency is None else whole_numbers(concurrency, "concurrency")
+    run(scenario, flags, systems=systems or (), concurrencies=users, out=out, as_json=json)
+
+
+@app.command()
 def reproduce(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Systems, or all.")],
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Write a Markdown page each here (created).")] = None,

@@ -7,11 +7,13 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specsim.errors import InputError
 from specsim.systems.catalogue import SYSTEMS, system
+from specsim.systems.descriptor import Parameter, System
 
 if TYPE_CHECKING:
     from specsim.systems.reproduction import Reproduction
@@ -27,8 +29,9 @@ def systems(*, as_json: bool) -> None:
     print_table(
         "Which published systems run here?",
         [Column("system", whole=True), Column("paper"), Column("year"), Column("lossless"), Column("topology")],
-        [[one.name, f"arXiv {one.paper}", str(one.year), one.lossless, one.topology] for one in SYSTEMS],
-        note="specsim systems show NAME explains one; specsim reproduce NAME reruns its paper's numbers.",
+        [[one.name, _paper(one), str(one.year), one.lossless, one.topology] for one in SYSTEMS],
+        note="specsim systems show NAME explains one, specsim compare runs them on a scenario, specsim reproduce NAME"
+        " reruns a paper's numbers.",
     )
 
 
@@ -41,23 +44,36 @@ def show(name: str, *, as_json: bool) -> None:
     from specsim.report.layout import Column, bullets, heading, paragraph, print_table
 
     heading(f"{one.name}: {one.title}")
-    paragraph(f"arXiv {one.paper} ({one.year}). Lossless: {one.lossless}. Runs on: {one.topology}.")
+    paragraph(f"{_paper(one)} ({one.year}). Lossless: {one.lossless}. Runs on: {one.topology}.")
     heading("What happens in a round?")
     paragraph(f"  {one.pipeline}")
     paragraph(f"Rule: {one.rule}.")
     paragraph(f"Several requests: {one.batches}.")
-    print_table(
-        "With which parameters?",
-        [Column("parameter", whole=True), Column("default", right=True), Column("meaning"), Column("default from")],
-        [[p.name, f"{p.default:g}", p.meaning, p.source] for p in one.parameters],
-    )
+    columns = [
+        Column("parameter", whole=True),
+        Column("default", right=True),
+        Column("meaning"),
+        Column("default from"),
+    ]
+    if one.parameters:
+        print_table("With which parameters, in the paper's setting?", columns, _parameters(one.parameters))
+    if one.inputs:
+        print_table(f"What does [systems.{one.key}] of a scenario set?", columns, _parameters(one.inputs))
     heading("What is assumed?")
     bullets(one.assumptions)
 
 
+def _paper(one: System) -> str:
+    return f"arXiv {one.paper}" if one.paper else "no paper"
+
+
+def _parameters(parameters: Sequence[Parameter]) -> list[list[str]]:
+    return [[p.name, "required" if p.default is None else f"{p.default:g}", p.meaning, p.source] for p in parameters]
+
+
 def reproduce(names: list[str], *, out: str | None, as_json: bool) -> None:
     """Rerun papers' numbers (``all``: every system), print them, and write a Markdown page each under ``out``."""
-    wanted = [one.name for one in SYSTEMS] if "all" in names else [system(name).name for name in names]
+    wanted = [one.name for one in SYSTEMS if one.study] if "all" in names else [system(name).name for name in names]
     folder = None
     if out is not None:
         folder = Path(out)
@@ -85,8 +101,15 @@ def reproduce(names: list[str], *, out: str | None, as_json: bool) -> None:
 
 
 def run(name: str) -> Reproduction:
-    """The numbers of one system's paper."""
-    module = importlib.import_module(f"studies.papers.{name.replace('-', '_').replace('++', '_plus')}")
+    """The numbers of one system's paper. Raises InputError where no published table comes with its inputs."""
+    study = system(name).study
+    if study is None:
+        raise InputError(
+            "no published table with its inputs is known, so there is nothing to rerun; specsim compare runs it on a"
+            " scenario, and specsim reproduce spec-bench reruns a survey's EAGLE, Medusa and lookup rows",
+            field=name,
+        )
+    module = importlib.import_module(f"studies.papers.{study}")
     made: Reproduction = module.reproduce()
     return made
 
@@ -128,16 +151,17 @@ def _print(one: Reproduction) -> None:
 def _described(name: str) -> dict[str, object]:
     one = system(name)
     fields = ("name", "title", "paper", "year", "lossless", "topology", "pipeline", "rule", "batches")
-    parameters = [
-        {
-            "name": p.name,
-            "default": p.default if math.isfinite(p.default) else None,
-            "meaning": p.meaning,
-            "source": p.source,
-        }
-        for p in one.parameters
-    ]
-    return {f: getattr(one, f) for f in fields} | {"parameters": parameters, "assumptions": list(one.assumptions)}
+    numbers = {
+        name: [
+            {"name": p.name, "default": _finite(p.default), "meaning": p.meaning, "source": p.source} for p in listed
+        ]
+        for name, listed in (("parameters", one.parameters), ("inputs", one.inputs))
+    }
+    return {f: getattr(one, f) for f in fields} | numbers | {"assumptions": list(one.assumptions)}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _numbers(one: Reproduction) -> dict[str, object]:

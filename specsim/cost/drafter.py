@@ -21,6 +21,12 @@ from specsim.errors import InputError
 Method = Literal["draft_model", "eagle", "eagle3", "mtp", "medusa", "ngram", "none"]
 METHODS: tuple[Method, ...] = ("draft_model", "eagle", "eagle3", "mtp", "medusa", "ngram", "none")
 
+SEQUENTIAL: tuple[Method, ...] = ("draft_model", "eagle", "eagle3", "mtp")
+"""Methods that run a pass for each drafted token."""
+
+CHAINS: tuple[Method, ...] = (*SEQUENTIAL, "medusa", "ngram")
+"""Methods that draft at all."""
+
 HEAD_VOCAB = 32000
 """Rows of an EAGLE-3 head's own LM head where no configuration says so: every published head of drafters.json."""
 
@@ -57,7 +63,7 @@ class Drafter:
     @property
     def sequential(self) -> bool:
         """Whether K tokens take K passes (heads that guess side by side take one)."""
-        return self.method not in ("medusa", "ngram", "none")
+        return self.method in SEQUENTIAL
 
     def first_pass(
         self, k: int, *, tensor_parallel: int = 1, dtype: str = "bf16", kv_dtype: str = "bf16"

@@ -234,3 +234,37 @@ def grown_tree(
         offer(node, rank + 1)
         opened(len(parents) - 1)
     return Tree(tuple(parents), tuple(ranks)), np.array(worth)
+
+
+def beam_tree(
+    children: Callable[[tuple[int, ...]], Sequence[float]], *, steps: int, branches: int, tokens: int
+) -> tuple[Tree, Floats]:
+    """EAGLE-2's tree (arXiv 2406.16858): a beam, then the ``tokens`` - 1 likeliest of all that it drafted.
+
+    Each of ``steps`` passes drafts ``branches`` children of every node of the beam, and the ``branches`` likeliest
+    paths of the new level are the next beam. children(path) gives the drafter's probabilities by rank. Path
+    probabilities never rise along a path, so what is kept hangs together. Returns the tree,
+    root included, and path probabilities.
+    """
+    for name, value, low in (("steps", steps, 1), ("branches", branches, 1), ("tokens", tokens, 2)):
+        if value < low:
+            raise InputError(f"{value}; give {low} or more", field=name)
+    drafted: list[tuple[float, tuple[int, ...]]] = []
+    beam: list[tuple[float, tuple[int, ...]]] = [(1.0, ())]
+    for _ in range(steps):
+        level = [(worth * float(p), (*path, rank)) for worth, path in beam for rank, p in enumerate(children(path))]
+        level = sorted((one for one in level if one[1][-1] < branches and one[0] > 0), key=_likeliest)
+        drafted += level
+        beam = level[:branches]
+    kept = sorted(sorted(drafted, key=_likeliest)[: tokens - 1], key=lambda one: (len(one[1]), one[1]))
+    number: dict[tuple[int, ...], int] = {(): 0}
+    for _, path in kept:
+        number[path] = len(number)
+    parents = (-1, *(number[path[:-1]] for _, path in kept))
+    ranks = (0, *(path[-1] for _, path in kept))
+    return Tree(parents, ranks), np.array([1.0, *(worth for worth, _ in kept)])
+
+
+def _likeliest(one: tuple[float, tuple[int, ...]]) -> tuple[float, int, tuple[int, ...]]:
+    """Parents before their children where the probabilities are equal."""
+    return -one[0], len(one[1]), one[1]

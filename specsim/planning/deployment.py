@@ -29,13 +29,22 @@ DEFAULT_LENGTHS = (1, 2, 3, 4, 5, 6, 8)
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to draft. ``process`` is None without acceptance evidence, ``source`` says where that comes from."""
+    """One way to draft. ``process`` is None without acceptance evidence, ``source`` says where that comes from.
+
+    by_rank: acceptance by child rank, where the evidence has it.
+    """
 
     label: str
     drafter: Drafter
     lengths: tuple[int, ...]
     process: AcceptanceProcess | None
     source: str | None
+    by_rank: tuple[float, ...] | None = None
+
+    @property
+    def short(self) -> str:
+        """The label without the method before a model and the model's organisation."""
+        return self.label.rsplit("/", 1)[-1].removeprefix(f"{self.drafter.method}:")
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,7 @@ class Deployment:
         if key not in self._programs:
             self._programs[key] = draft_verify(
                 self.target, candidate.drafter if candidate and k else None, k=k, profile=self.profile,
-                engine=self.engine, **self._precision(),
+                engine=self.engine, **self.precision,
             )  # fmt: skip
         return self._programs[key]
 
@@ -72,7 +81,7 @@ class Deployment:
             max_num_batched_tokens=limits.max_num_batched_tokens,
             max_num_seqs=limits.max_num_seqs,
             block_size=limits.block_size,
-            **self._precision(),
+            **self.precision,
         )
 
     def serving(self, candidate: Candidate | None, k: int) -> Serving:
@@ -94,7 +103,9 @@ class Deployment:
         prompt, output = requests.prompt_tokens.astype(float), requests.output_tokens.astype(float)
         return float(((prompt + output / 2) * output).sum() / output.sum())
 
-    def _precision(self) -> dict[str, Any]:
+    @property
+    def precision(self) -> dict[str, Any]:
+        """How the target is cut and stored, as the programs and the memory take it."""
         given = self.scenario.target
         return {"tensor_parallel": given.tensor_parallel, "dtype": given.dtype, "kv_dtype": given.kv_dtype}
 
@@ -135,4 +146,5 @@ def _candidate(given: DrafterSection, target: ModelShape) -> Candidate:
         lengths=lengths,
         process=process,
         source=acceptance_source(given),
+        by_rank=None if given.acceptance is None else given.acceptance.by_rank,
     )

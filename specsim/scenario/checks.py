@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from specsim.scenario.catalogue import drafter_problems, memory_problems, target_problems, workload_problems
 from specsim.scenario.scenario import Scenario
-from specsim.scenario.sections import Drafter, Price, Serving, Shown, Simulation, Slo, Target
+from specsim.scenario.sections import Drafter, Network, Price, Serving, Shown, Simulation, Slo, Target
 from specsim.scenario.traffic import Workload
 
 Path = tuple[str | int, ...]
@@ -24,18 +24,20 @@ class Sections:
     serving: Serving | None = None
     slo: Slo | None = None
     price: Price | None = None
+    network: Network | None = None
     shown: Shown | None = None
     simulation: Simulation | None = None
+    systems: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def scenario(self) -> Scenario:
         """The whole, once nothing is wrong."""
         assert self.target is not None
         given: dict[str, Any] = {
             name: getattr(self, name)
-            for name in ("workload", "serving", "slo", "price", "shown", "simulation")
+            for name in ("workload", "serving", "slo", "price", "network", "shown", "simulation")
             if getattr(self, name) is not None
         }
-        return Scenario(self.target, tuple(d for d in self.drafters if d is not None), **given)
+        return Scenario(self.target, tuple(d for d in self.drafters if d is not None), systems=self.systems, **given)
 
 
 Check = Callable[[Sections], Iterator[tuple[Path, str]]]

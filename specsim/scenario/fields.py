@@ -24,6 +24,7 @@ def _as_list(value: Any) -> Any:
 Share = Annotated[float, Field(ge=0, le=1)]
 """A fraction of one."""
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Shares = Annotated[tuple[Share, ...], Field(strict=False, min_length=1)]
 Counts = Annotated[tuple[Count, ...], Field(strict=False, min_length=1), BeforeValidator(_as_list)]

@@ -22,6 +22,7 @@ from specsim.scenario.messages import dotted, mistakes, nearest, shown
 from specsim.scenario.overrides import Overrides, overridden
 from specsim.scenario.scenario import SECTIONS, Scenario
 from specsim.scenario.sections import Acceptance, Drafter, Serving
+from specsim.scenario.system_numbers import system_numbers
 
 EXAMPLE = "llama31_8b_h100.toml"
 Path = tuple[str | int, ...]
@@ -81,7 +82,7 @@ def scenario_of(
     """A scenario from the tables of a file. ``origins`` names the flag that set a path, for messages."""
     report = _Report(file, dict(origins or {}))
     sections = Sections()
-    tables = (*SECTIONS, "acceptance")
+    tables = (*SECTIONS, "acceptance", "systems")
     unknown = [key for key in document if key not in tables]
     for key in unknown:
         near = nearest(key, tables)
@@ -95,6 +96,10 @@ def scenario_of(
         report.add(("target",), "is missing; name the model and the hardware under [target]")
     if "serving" not in document:
         sections.serving = Serving()
+    if "systems" in document:
+        sections.systems, problems = system_numbers(document["systems"])
+        for path, problem in problems:
+            report.add(path, problem)
     sections.drafters = tuple(_drafters(document, report))
     for check in CHECKS:
         for path, problem in check(sections):
@@ -233,6 +238,7 @@ def _absolute(document: Mapping[str, Any], directory: FilePath) -> dict[str, Any
 
     resolve(tables.get("target"), "model", always=False)
     resolve(tables.get("target"), "hardware", always=False)
+    resolve(tables.get("network"), "draft_hardware", always=False)
     resolve(tables.get("acceptance"), "file", always=True)
     workload = tables.get("workload")
     if isinstance(workload, dict):

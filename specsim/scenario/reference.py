@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from specsim.scenario.fields import Section
-from specsim.scenario.sections import Acceptance, Drafter, Price, Serving, Shown, Simulation, Slo, Target
+from specsim.scenario.sections import Acceptance, Drafter, Network, Price, Serving, Shown, Simulation, Slo, Target
 from specsim.scenario.traffic import (
     ClosedArrivals,
     FixedTokens,
@@ -34,6 +34,7 @@ TABLES: tuple[tuple[str, type[Section]], ...] = (
     ("`[serving]`", Serving),
     ("`[slo]`", Slo),
     ("`[price]`", Price),
+    ("`[network]`", Network),
     ("`[shown]`", Shown),
     ("`[simulation]`", Simulation),
 )
@@ -47,7 +48,20 @@ def reference() -> str:
         lines += ["| field | value | default | meaning |", "|---|---|---|---|"]
         lines += [f"| {' | '.join(cells)} |" for cells in _rows(section)]
         blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join((*blocks, _systems())) + "\n"
+
+
+def _systems() -> str:
+    """What the published systems take, one table for all."""
+    from specsim.systems.catalogue import SYSTEMS
+
+    lines = ["### `[systems.NAME]`", "", "Numbers of a published system's own, for `specsim compare`.", ""]
+    lines += ["| field | default | meaning | default from |", "|---|---|---|---|"]
+    for one in SYSTEMS:
+        for p in one.inputs:
+            default = "required" if p.default is None else f"`{p.default:g}`"
+            lines.append(f"| `[systems.{one.key}]` `{p.name}` | {default} | {p.meaning} | {p.source} |")
+    return "\n".join(lines)
 
 
 def _rows(section: type[Section]) -> Iterator[tuple[str, str, str, str]]:

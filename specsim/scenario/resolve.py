@@ -30,7 +30,7 @@ def process_of(evidence: Acceptance) -> AcceptanceProcess:
     """The acceptance process of a scenario's table. Raises InputError for a file that is missing or wrong."""
     from specsim.acceptance.scenario import from_evidence
 
-    fields = evidence.model_dump(exclude_none=True, exclude={"shipped"})
+    fields = evidence.model_dump(exclude_none=True, exclude={"shipped", "by_rank"})
     if evidence.shipped is not None:
         fields["file"] = shipped_file(evidence.shipped)
     return from_evidence(**fields)

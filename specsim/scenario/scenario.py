@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from specsim.scenario.fields import Section
-from specsim.scenario.sections import Drafter, Price, Serving, Shown, Simulation, Slo, Target
+from specsim.scenario.sections import Drafter, Network, Price, Serving, Shown, Simulation, Slo, Target
 from specsim.scenario.traffic import Workload
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -18,10 +19,12 @@ SECTIONS: Mapping[str, type[Section]] = {
     "serving": Serving,
     "slo": Slo,
     "price": Price,
+    "network": Network,
     "shown": Shown,
     "simulation": Simulation,
 }
-"""Tables of a scenario file by name; ``[acceptance]`` at the top belongs to the single drafter and moves into it."""
+"""Tables of a scenario file by name; ``[acceptance]`` at the top belongs to the single drafter and moves into it, and
+``[systems.NAME]`` holds numbers of a published system's own."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Scenario:
     """One question: a target on its hardware, ways to draft, traffic, limits, and what it must hold.
 
     drafters: none at all, or only the method ``none``, is a question about plain decoding.
-    workload, slo, price: None where not given; what needs them is left out, never invented.
+    workload, slo, price, network: None where not given; what needs them is left out, never invented. systems: numbers
+    by system and name.
     """
 
     target: Target
@@ -38,16 +42,20 @@ class Scenario:
     serving: Serving = field(default_factory=Serving)
     slo: Slo | None = None
     price: Price | None = None
+    network: Network | None = None
     shown: Shown = field(default_factory=Shown)
     simulation: Simulation = field(default_factory=Simulation)
+    systems: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values with every default filled in; `Scenario.from_dict` of them is an equal scenario."""
         tables: dict[str, Any] = {"target": self.target.table(), "drafter": [d.table() for d in self.drafters]}
-        for name in ("workload", "serving", "slo", "price", "shown", "simulation"):
+        for name in ("workload", "serving", "slo", "price", "network", "shown", "simulation"):
             section: Section | None = getattr(self, name)
             if section is not None and (table := section.table()):
                 tables[name] = table
+        if self.systems:
+            tables["systems"] = {name: dict(numbers) for name, numbers in self.systems.items()}
         return tables
 
     def to_toml(self) -> str:
@@ -82,13 +90,17 @@ def _toml(tables: Mapping[str, Any]) -> str:
         many = isinstance(value, list)
         for table in value if many else [value]:
             header = f"[[{name}]]" if many else f"[{name}]"
-            blocks.append("\n".join([header, *(f"{key} = {_inline(item)}" for key, item in table.items())]))
+            blocks.append("\n".join([header, *(f"{_key(key)} = {_inline(item)}" for key, item in table.items())]))
     return "\n\n".join(blocks) + "\n"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _inline(name)
 
 
 def _inline(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_inline(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {_inline(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_inline(item) for item in value) + "]"
     if isinstance(value, float):

@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from specsim.scenario.fields import Count, Counts, DraftLengths, Positive, Section, Share, Shares, TpotMs, TtftMs
+from specsim.scenario.fields import (
+    Count,
+    Counts,
+    DraftLengths,
+    NonNegative,
+    Positive,
+    Section,
+    Share,
+    Shares,
+    TpotMs,
+    TtftMs,
+)
 
 Engine = Literal["vllm", "sglang", "trtllm"]
 Method = Literal["draft_model", "eagle", "eagle3", "mtp", "medusa", "ngram", "none"]
@@ -76,6 +87,11 @@ class Acceptance(Section):
     dataset: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="text whose set is read, where `file` or `shipped` holds several"
     )
+    by_rank: Shares | None = Field(
+        default=None,
+        description="for systems that draft trees, beside the one kind: P(the i-th likeliest child of an accepted token"
+        " is the accepted one), summing to 1 at most",
+    )
     between_requests_sd: Annotated[float, Field(ge=0, le=4)] | None = Field(
         default=None, description="spread between requests: standard deviation on the logit scale"
     )
@@ -92,6 +108,17 @@ class Acceptance(Section):
         if value and any(b > a for a, b in pairwise(value)):
             raise PydanticCustomError(
                 "survival", "{value} must never rise; conditional rates go into per_position", {"value": list(value)}
+            )
+        return value
+
+    @field_validator("by_rank")
+    @classmethod
+    def _at_most_one_child(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value and sum(value) > 1.0 + 1e-9:
+            raise PydanticCustomError(
+                "by_rank",
+                "{value} sums to {total}; at most one child is accepted, so it must not exceed 1",
+                {"value": list(value), "total": round(sum(value), 6)},
             )
         return value
 
@@ -262,6 +289,28 @@ class Price(Section):
     """What a GPU costs; without it no cost is printed."""
 
     gpu_hour: Positive = Field(description="price of one GPU for one hour, in any currency; costs come in the same")
+
+
+class Network(Section):
+    """The links between devices, for systems that draft elsewhere than they verify; without it these don't apply."""
+
+    latency_s: NonNegative = Field(description="one-way latency, in seconds")
+    bandwidth_bytes_per_s: Positive = Field(description="bandwidth of each link, in bytes a second")
+    jitter: Share = Field(
+        default=0.0, description="the latency is multiplied by 1 + a uniform number in -jitter..jitter"
+    )
+    loss: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="share of messages that are lost")
+    retry_s: Positive | None = Field(default=None, description="seconds until a lost message is sent again; with loss")
+    draft_hardware: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="GPU that drafts at the other end: a name or a profile file; the target's if not given",
+    )
+
+    @model_validator(mode="after")
+    def _lost_messages_come_again(self) -> Network:
+        if (self.loss > 0) != (self.retry_s is not None):
+            raise PydanticCustomError("retry", "loss and retry_s need each other; give both or none", {})
+        return self
 
 
 class Shown(Section):

@@ -371,12 +371,14 @@ class _Run:
             return
         if stream.chunk is not None:
             tokens, _, last = stream.chunk
+            self.ledger.tally.prefill(stream.k, (stream.chunk,))
             stream.kv += tokens
             stream.prompt_left -= tokens
             self.recomputed += last and (self.prompt_cached or self.ledger.emitted[stream.i] > 0)
             finished = last and self.ledger.prefilled(stream.i, self.env.now)
         else:
             k = stream.k
+            self.ledger.tally.decode(k, 1, stream.kv)
             accepted, emitted = self.rule.settle(stream.i, k)
             finished = self.ledger.commit(
                 stream.i, self.env.now, drafted=k, accepted=accepted, emitted=emitted, stage=stream.graph.last

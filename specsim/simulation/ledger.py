@@ -6,6 +6,7 @@ import numpy as np
 
 from specsim.errors import InputError
 from specsim.simulation.result import Result
+from specsim.simulation.work import Tally
 from specsim.simulation.workload import Requests
 
 
@@ -28,6 +29,7 @@ class Ledger:
         self.accepted = [0] * n
         self.preemptions = [0] * n
         self.finished = self.commits = 0
+        self.tally = Tally()
         self._gaps: list[float] = []
 
     def __len__(self) -> int:
@@ -110,4 +112,5 @@ class Ledger:
             batch_s=batch_s,
             cache_s=cache_s,
             cache_max=cache_max,
+            work=self.tally.work(),
         )

@@ -22,6 +22,7 @@ from specsim.simulation.pricing import Pricer
 from specsim.simulation.result import Result
 from specsim.simulation.rounds import BLOCK, RoundSource
 from specsim.simulation.serving import Serving
+from specsim.simulation.work import Tally
 from specsim.simulation.workload import Requests
 
 _LONGEST = 4096
@@ -82,6 +83,7 @@ class _Engine:
         self.iterations = self.mixed = self.done = 0
         self.busy_s = self.batch_s = self.cache_s = self.cache_max = 0.0
         self.recent_s = 0.0
+        self.tally = Tally()
 
     def next(self) -> None:
         """One iteration that carries prefill, a stretch of decode-only ones, or a jump to the next arrival."""
@@ -206,6 +208,8 @@ class _Engine:
         """One iteration in which some prompts are computed."""
         ahead, decoding = self.ahead, len(self.active)
         took = self.pricer.mixed(decoding, ahead.kv, chunks)
+        self.tally.decode(self.k, decoding, ahead.kv)
+        self.tally.prefill(self.k, chunks)
         start, self.now = self.now, self.now + took
         held = ahead.blocks + self.partial_blocks + self.leaving_blocks + beside
         self.mixed += 1
@@ -252,6 +256,7 @@ class _Engine:
         held = float(blocks[most - 1]) + others
         took = end - self.now
         self._account(most, took, float(steps.dot(blocks[:most])) + took * others, held)
+        self.tally.decode(self.k, most * decoding, float(kv[:most].sum()))
         self.gaps.extend(steps, decoding)
         self._release()
         self.seen = end if not lag else float(ends[most - 2]) if most > 1 else self.now
@@ -370,4 +375,5 @@ class _Engine:
             batch_s=self.batch_s,
             cache_s=self.cache_s / self.serving.usable_blocks,
             cache_max=self.cache_max / self.serving.usable_blocks,
+            work=self.tally.work(),
         )

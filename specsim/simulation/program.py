@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from specsim.cost.shapes import StepShape, StepTime
+from specsim.cost.flops import pass_flops
+from specsim.cost.shapes import Floats, ForwardShape, StepShape, StepTime
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Pass:
 
     ``shape`` says what the pass executes for a batch; ``cost`` prices it; ``repeats`` counts equal passes in a row.
     bytes_in, prompt_bytes_in: what it receives from passes of another device, a sequence and round, and a prompt token.
+    forward: the model's products and attention; None where only the time is known.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Pass:
     after: tuple[str, ...] = ()
     bytes_in: float = 0.0
     prompt_bytes_in: float = 0.0
+    forward: ForwardShape | None = None
 
 
 @dataclass(frozen=True)
@@ -86,3 +89,13 @@ class RoundProgram:
     def seconds(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Total time of an iteration, in seconds."""
         return self.time(batch).total_s
+
+    def flops(self, batch: Batch) -> Floats:
+        """Floating-point operations of an iteration, over its passes whose model is known, repeats counted."""
+        known = [p for p in self.passes if p.forward is not None]
+        return np.asarray(sum(p.repeats * pass_flops(_of(p), p.shape(batch)) for p in known), dtype=np.float64)
+
+
+def _of(p: Pass) -> ForwardShape:
+    assert p.forward is not None
+    return p.forward

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from specsim.simulation.work import Work
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,7 +24,7 @@ class Result:
     itl_s, itl_count: gaps between a request's consecutive emissions (one gap a chunk, however many tokens it carries,
     as a streaming client sees them) and how many requests saw each; shape (gaps,).
     busy_s: time spent in iterations. mixed_iterations carried a prefill chunk. batch_s, cache_s: time integrals of
-    decoding requests and of the share of usable blocks held; cache_max: the largest share.
+    decoding requests and of the share of usable blocks held; cache_max: the largest share. work: what ran in all.
     """
 
     arrival_s: Floats
@@ -43,6 +45,7 @@ class Result:
     batch_s: float
     cache_s: float
     cache_max: float
+    work: Work = field(default_factory=Work)
 
     @property
     def duration_s(self) -> float:

@@ -13,6 +13,7 @@ from specsim.simulation.mixed import Chunk
 from specsim.simulation.pricing import Pricer
 from specsim.simulation.result import Result
 from specsim.simulation.serving import Serving
+from specsim.simulation.work import Tally
 from specsim.simulation.workload import Requests
 
 Accepts = Callable[[list[int], int], list[int]]
@@ -144,6 +145,7 @@ def run_stepwise(
     gaps: list[tuple[float, int]] = []
     iterations = mixed = 0
     busy = batch_s = cache_s = cache_max = 0.0
+    tally = Tally()
     while True:
         while ahead and ahead[0].arrival_s <= seen_until:
             engine.waiting.append(ahead.popleft())
@@ -167,9 +169,11 @@ def run_stepwise(
         engine.release(engine.leaving_blocks)
         engine.leaving_seats = engine.leaving_blocks = 0
         kv = sum(r.computed for r, _ in decodes)
+        tally.decode(k, len(decodes), kv)
         if prefills:
             chunks: tuple[Chunk, ...] = tuple((n, r.computed, r.computed + n == r.tokens) for r, n in prefills)
             took = pricers[k].mixed(len(decodes), kv, chunks)
+            tally.prefill(k, chunks)
             mixed += 1
         else:
             took = pricers[k].decode(len(decodes), kv)
@@ -245,4 +249,5 @@ def run_stepwise(
         batch_s=batch_s,
         cache_s=cache_s,
         cache_max=cache_max,
+        work=tally.work(),
     )

@@ -148,4 +148,5 @@ SYSTEM = System(
     ),
     batches="thresholds are a request's own; any batch of independent requests",
     simulate=simulate,
+    study="adasd",
 )

@@ -177,4 +177,5 @@ SYSTEM = System(
     ),
     batches="one stream here; the stage batches as its three models do",
     simulate=simulate,
+    study="bias_mitigation",
 )

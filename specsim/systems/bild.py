@@ -174,4 +174,5 @@ SYSTEM = System(
     assumptions=("checking ten tokens takes one step", "printed shares are read as probabilities of a step"),
     batches="batch 1 (the authors' code asserts it)",
     simulate=simulate,
+    study="bild",
 )

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from specsim.errors import InputError
 from specsim.systems import (
     adasd,
+    baselines,
     bias_mitigation,
     bild,
     chen,
@@ -14,6 +15,7 @@ from specsim.systems import (
     dsbd,
     dsd,
     dsi,
+    eagle2,
     edge_network,
     fast_blt,
     hsd,
@@ -39,6 +41,8 @@ from specsim.systems import (
 from specsim.systems.descriptor import System
 
 SYSTEMS: tuple[System, ...] = (
+    *baselines.BASELINES,
+    eagle2.SYSTEM,
     leviathan.SYSTEM,
     chen.SYSTEM,
     speed.SYSTEM,
@@ -71,7 +75,7 @@ SYSTEMS: tuple[System, ...] = (
 )
 
 
-def system(name: str) -> System:
+def system(name: str, field: str = "NAME") -> System:
     """The system of that name. Raises InputError with the nearest one."""
     for one in SYSTEMS:
         if one.name == name:
@@ -79,4 +83,4 @@ def system(name: str) -> System:
     names = [one.name for one in SYSTEMS]
     near = get_close_matches(name, names, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"{name!r} is not one of {', '.join(names)}{hint}", field="NAME")
+    raise InputError(f"{name!r} is not one of {', '.join(names)}{hint}", field=field)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from specsim.simulation.expanded import Outcome
 from specsim.systems import leviathan
+from specsim.systems.composition import Composition, fixed_chain
 from specsim.systems.descriptor import Parameter, System
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 DRAFT_S, TARGET_S = 1.8e-3, 14.1e-3
 """A token of the 4B and of the 70B model on 16 TPU v4 (section on models of arXiv 2302.01318)."""
@@ -19,6 +25,10 @@ def simulate(
     return leviathan.simulate(
         rng, alpha=alpha, gamma=k, draft_s=DRAFT_S, target_s=TARGET_S, tokens=tokens, requests=requests
     )
+
+
+def _compose(setting: Setting) -> Composition:
+    return fixed_chain(setting, "draft_model", k=setting.count("k"))
 
 
 SYSTEM = System(
@@ -38,4 +48,7 @@ SYSTEM = System(
     assumptions=("acceptance is i.i.d., its rate solved from printed times", "verification takes one target step"),
     batches="batch 1 in the paper; draft_verify batches the same round under load",
     simulate=simulate,
+    compose=_compose,
+    inputs=(Parameter("k", 4, "drafted tokens a round", "section on setup"),),
+    study="chen",
 )

@@ -76,4 +76,5 @@ SYSTEM = System(
     ),
     batches="batch 1 here; streams beside each other would fill the idle nodes",
     simulate=simulate,
+    study="decentralized",
 )

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specsim.errors import InputError
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
+    from specsim.systems.composition import Composition
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number that the system is run with: its default, what it means, and where the default comes from."""
+    """A number that the system is run with: its default, what it means, and where the default comes from.
+
+    default: None where a scenario must give it.
+    """
 
     name: str
-    default: float
+    default: float | None
     meaning: str
     source: str
 
@@ -25,7 +33,11 @@ class System:
 
     paper: arXiv number. lossless: whether the target's law is kept, in a word or two. topology, pipeline, rule: one
     line each, and a picture. batches: how it serves several requests, or why it cannot. simulate: keyword arguments are
-    the parameters; the first is a numpy Generator; it returns what servers and requests did.
+    the parameters; the first is a numpy Generator; it returns what servers and requests did. None for what is not a
+    paper's setting but a baseline: it only runs on a scenario.
+
+    compose: puts the system together for a scenario, or raises NotApplicable; inputs: what ``[systems.NAME]`` of the
+    scenario may set. study: its module in ``studies.papers``; None where no published table has its inputs.
     """
 
     name: str
@@ -39,12 +51,15 @@ class System:
     parameters: tuple[Parameter, ...]
     assumptions: tuple[str, ...]
     batches: str
-    simulate: Callable[..., Any]
+    simulate: Callable[..., Any] | None
+    compose: Callable[[Setting], Composition] | None = None
+    inputs: tuple[Parameter, ...] = ()
+    study: str | None = None
 
     @property
-    def defaults(self) -> dict[str, float]:
-        """Parameters at their defaults."""
-        return {p.name: p.default for p in self.parameters}
+    def key(self) -> str:
+        """The name as a TOML key, quoted where it must be."""
+        return self.name if re.fullmatch(r"[A-Za-z0-9_-]+", self.name) else f'"{self.name}"'
 
 
 def rate_in_range(rate: float, field: str = "alpha") -> None:

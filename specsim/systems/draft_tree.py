@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby
+
 import numpy as np
 
 from specsim.cost.drafter import Drafter
@@ -21,7 +25,7 @@ def draft_tree(
     drafter: Drafter,
     *,
     steps: int,
-    branches: int,
+    branches: int | Sequence[int],
     tokens: int,
     profile: Profile,
     engine: Engine,
@@ -34,19 +38,13 @@ def draft_tree(
 
     The names are SGLang's: speculative-num-steps, -eagle-topk, -num-draft-tokens (the tree with its root: a chain of
     K drafted tokens has K + 1). Passes: the target over ``tokens`` a sequence under a tree mask; the drafter over the
-    accepted tokens, padded to ``steps`` + 1 in its captured graph; ``steps`` - 1 passes of ``branches`` tokens.
+    accepted tokens, padded to ``steps`` + 1 in its captured graph; ``steps`` - 1 passes of ``branches`` tokens (of as
+    many as ``branches`` says of each, where the tree's shape is fixed).
 
     Attention of a tree is priced as that of a chain of as many tokens. Raises InputError for a tree that ``steps`` and
     ``branches`` cannot fill, and for drafters that don't draft in sequence.
     """
-    most = 1 + branches + (steps - 1) * branches**2
-    for name, value, low in (("steps", steps, 1), ("branches", branches, 1), ("tokens", tokens, 2)):
-        if value < low:
-            raise InputError(f"{value}; give {low} or more", field=f"drafter.{name}")
-    if tokens > most:
-        raise InputError(
-            f"{tokens}; {steps} steps of {branches} branches fill a tree of {most} at most", field="drafter.tokens"
-        )
+    widths = _widths(steps, branches, tokens)
     if not drafter.sequential:
         raise InputError(f"{drafter.method} drafts no trees here; use eagle, eagle3 or mtp", field="drafter.method")
     host, tp = load_draft_host(engine), tensor_parallel
@@ -66,10 +64,10 @@ def draft_tree(
         accepted = Segment("verify", n, n * (steps + 1), batch.kv_tokens, n, kv_max=batch.kv_max)
         return StepShape((accepted, *prefill_segments(batch)))
 
-    def grown(batch: Batch) -> StepShape:
+    def grown(batch: Batch, width: int) -> StepShape:
         n = np.asarray(batch.sequences, dtype=np.float64)
         cached = np.asarray(batch.kv_tokens, dtype=np.float64) + n * (1.0 + steps / 2.0)
-        rows = n * branches
+        rows = n * width
         return StepShape((Segment("tree", n, rows, cached, rows, kv_max=batch.kv_max),))
 
     def pick(shape: StepShape) -> StepTime:
@@ -89,10 +87,40 @@ def draft_tree(
         return sampling + host.around(batch.sequences, compared, target.vocab, profile.elementwise)
 
     passes = [
-        Pass("verify", target.name, verified, main.cost),
-        Pass("draft_first", drafter.name, extended, open_cost, after=("verify",)),
+        Pass("verify", target.name, verified, main.cost, forward=main.forward),
+        Pass("draft_first", drafter.name, extended, open_cost, after=("verify",), forward=opening.forward),
     ]
-    if steps > 1:
-        passes.append(Pass("draft", drafter.name, grown, grow_cost, repeats=steps - 1, after=("draft_first",)))
+    for width, level in groupby(widths):
+        name = "draft" if len(set(widths)) == 1 else f"draft_{len(passes)}"
+        passes.append(
+            Pass(
+                name,
+                drafter.name,
+                partial(grown, width=width),
+                grow_cost,
+                repeats=len(list(level)),
+                after=(passes[-1].name,),
+                forward=following.forward,
+            )
+        )
     name = f"{target.name} with {drafter.name}, {steps} steps, {branches} branches, {tokens} tokens"
     return RoundProgram(name, tokens - 1, tuple(passes), work)
+
+
+def _widths(steps: int, branches: int | Sequence[int], tokens: int) -> tuple[int, ...]:
+    """Tokens of each of the ``steps`` - 1 passes after the first."""
+    for name, value, low in (("steps", steps, 1), ("tokens", tokens, 2)):
+        if value < low:
+            raise InputError(f"{value}; give {low} or more", field=f"drafter.{name}")
+    if not isinstance(branches, int):
+        if len(branches) != steps - 1 or min(branches, default=1) < 1:
+            raise InputError(f"{list(branches)}; {steps} steps have {steps - 1} widths of 1 or more", field="branches")
+        return tuple(branches)
+    if branches < 1:
+        raise InputError(f"{branches}; give 1 or more", field="drafter.branches")
+    most = 1 + branches + (steps - 1) * branches**2
+    if tokens > most:
+        raise InputError(
+            f"{tokens}; {steps} steps of {branches} branches fill a tree of {most} at most", field="drafter.tokens"
+        )
+    return (branches,) * (steps - 1)

@@ -48,13 +48,13 @@ def draft_verify(
     if k == 0 or drafter is None or drafter.method == "none":
         if k:
             raise InputError(f"{k} drafted tokens without a drafter", field="drafter.num_speculative_tokens")
-        return RoundProgram(f"{target.name} decoding", 0, (_verify(target, main, 0.0),), _plain_host(engine))
+        return RoundProgram(f"{target.name} decoding", 0, (verify_pass(target, main, 0.0),), _plain_host(engine))
     if drafter.target.hidden != target.hidden or drafter.target.vocab != target.vocab:
         raise InputError(f"{drafter.name} drafts for {drafter.target.name}, not {target.name}", field="drafter.model")
     host = load_draft_host(engine)
     drafted = k * drafter.proposal_rate
     passes = (
-        _verify(target, main, drafted),
+        verify_pass(target, main, drafted),
         *_drafting(
             drafter,
             k,
@@ -71,11 +71,11 @@ def draft_verify(
         f"{target.name} with {drafter.name}, K={k}",
         k,
         passes,
-        _speculative_host(engine, host, drafter, drafted, profile),
+        speculative_host(engine, host, drafter, drafted, profile),
     )
 
 
-def _verify(target: ModelShape, cost: StepCost, drafted: float) -> Pass:
+def verify_pass(target: ModelShape, cost: StepCost, drafted: float, *, device: str = "gpu") -> Pass:
     """The target's pass: 1 + ``drafted`` tokens and as many rows of logits a decoding sequence."""
 
     def shape(batch: Batch) -> StepShape:
@@ -85,7 +85,8 @@ def _verify(target: ModelShape, cost: StepCost, drafted: float) -> Pass:
         decode = Segment(kind, n, rows, batch.kv_tokens, rows, kv_max=batch.kv_max)
         return StepShape((decode, *prefill_segments(batch)))
 
-    return Pass("verify" if drafted else "decode", target.name, shape, cost.cost)
+    name = "verify" if drafted else "decode"
+    return Pass(name, target.name, shape, cost.cost, device=device, forward=cost.forward)
 
 
 def _drafting(
@@ -120,7 +121,7 @@ def _drafting(
         return busy + StepTime({"launch": host.waiting(launches + host.pass_calls, busy)})
 
     if not drafter.sequential:
-        return (Pass("draft", drafter.name, next_shape, next_cost, after=("verify",)),)
+        return (Pass("draft", drafter.name, next_shape, next_cost, after=("verify",), forward=following.forward),)
     opening = StepCost(drafter.first_pass(k, **split, dtype=dtype, kv_dtype=kv_dtype), profile, engine)
 
     def first_shape(batch: Batch) -> StepShape:
@@ -132,10 +133,11 @@ def _drafting(
         busy = opening.cost(shape) + pick(shape)
         return busy + StepTime({"prepare": host.work(preparing, busy.total_s), "launch": host.waiting(launches, busy)})
 
-    first = Pass("draft_first", drafter.name, first_shape, first_cost, after=("verify",))
+    first = Pass("draft_first", drafter.name, first_shape, first_cost, after=("verify",), forward=opening.forward)
     if k == 1:
         return (first,)
-    return (first, Pass("draft", drafter.name, next_shape, next_cost, repeats=k - 1, after=("draft_first",)))
+    rest = Pass("draft", drafter.name, next_shape, next_cost, k - 1, after=("draft_first",), forward=following.forward)
+    return (first, rest)
 
 
 def _after_first(batch: Batch, drafted: float, k: int) -> tuple[Floats, Floats, Floats | None]:
@@ -188,9 +190,11 @@ def _plain_host(engine: Engine) -> Callable[[Batch], StepTime]:
     return host
 
 
-def _speculative_host(
+def speculative_host(
     engine: Engine, host: DraftHost, drafter: Drafter, drafted: float, profile: Profile
 ) -> Callable[[Batch], StepTime]:
+    """The host's share of an iteration that verifies ``drafted`` tokens a sequence."""
+
     def work(batch: Batch) -> StepTime:
         requests, tokens, rejected = iteration_load(batch, drafted)
         extra = host.around(batch.sequences, rejected, drafter.target.vocab, profile.elementwise)

@@ -186,4 +186,5 @@ SYSTEM = System(
     assumptions=("draft beams are i.i.d. from the drafter's beam law", "layers are independent"),
     batches="batch 1 (the authors' code asserts it)",
     simulate=simulate,
+    study="dsbd",
 )

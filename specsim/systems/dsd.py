@@ -274,4 +274,5 @@ SYSTEM = System(
     ),
     batches="each target batches what comes within its window, up to max_batch",
     simulate=simulate,
+    study="dsd",
 )

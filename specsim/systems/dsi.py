@@ -165,4 +165,5 @@ SYSTEM = System(
     assumptions=("verification takes one target step", "acceptance is i.i.d.", "cancelling is free"),
     batches="a stream takes all targets; it cannot batch",
     simulate=simulate,
+    study="dsi",
 )

@@ -285,4 +285,5 @@ SYSTEM = System(
     ),
     batches="batches are what it plans",
     simulate=simulate,
+    study="edge_network",
 )

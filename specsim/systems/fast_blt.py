@@ -154,4 +154,5 @@ SYSTEM = System(
     ),
     batches="small batches: weights dominate what is read",
     simulate=simulate,
+    study="fast_blt",
 )

@@ -266,4 +266,5 @@ SYSTEM = System(
     assumptions=("acceptance is i.i.d., or two-valued with its mean kept", "a pass costs the same at every length"),
     batches="one stream: levels hold different numbers of tokens",
     simulate=simulate,
+    study="hsd",
 )

@@ -208,4 +208,5 @@ SYSTEM = System(
     ),
     batches="continuous batching is what it is about",
     simulate=simulate,
+    study="kong",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from specsim.acceptance.chains import Iid
@@ -11,7 +13,11 @@ from specsim.simulation.program import RoundProgram
 from specsim.simulation.round_rules import ChainRounds
 from specsim.simulation.timed import timed_pass, timed_program
 from specsim.simulation.topology import on_one
+from specsim.systems.composition import Composition, fixed_chain
 from specsim.systems.descriptor import Parameter, System
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 
 def serial_round(k: int, *, draft_s: float, verify_s: float, device: str = "gpu") -> RoundProgram:
@@ -37,6 +43,10 @@ def simulate(
     return run_expanded(program, rule, streams(requests, tokens), on_one("gpu"), rng, seats=1, prompt_cached=True)
 
 
+def _compose(setting: Setting) -> Composition:
+    return fixed_chain(setting, "draft_model")
+
+
 SYSTEM = System(
     name="leviathan",
     title="Fast Inference from Transformers via Speculative Decoding",
@@ -55,4 +65,6 @@ SYSTEM = System(
     assumptions=("verifying gamma + 1 positions takes as long as one step", "acceptance is i.i.d."),
     batches="batch 1 in the paper; draft_verify batches the same round under load",
     simulate=simulate,
+    compose=_compose,
+    study="leviathan",
 )

@@ -160,4 +160,5 @@ SYSTEM = System(
     ),
     batches="any batch; all sequences have the same context here",
     simulate=simulate,
+    study="magicdec",
 )

@@ -230,4 +230,5 @@ SYSTEM = System(
     assumptions=("changing the drafter is free", "1 - TV is independent from token to token"),
     batches="each request has statistics of its own; the paper runs batch 1",
     simulate=simulate,
+    study="metasd",
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -9,10 +12,16 @@ from specsim.acceptance.chains import Iid
 from specsim.acceptance.process import AcceptanceProcess
 from specsim.simulation.expanded import Outcome, run_expanded
 from specsim.simulation.free_run import streams
+from specsim.simulation.program import RoundProgram
 from specsim.simulation.round_rules import DrawnRounds
 from specsim.simulation.timed import timed_pass, timed_program
-from specsim.simulation.topology import on_one
+from specsim.simulation.topology import ServerSpec, Topology, on_one
+from specsim.systems.apart import TOKEN_BYTES
+from specsim.systems.composition import Composition, on_servers
 from specsim.systems.descriptor import Parameter, System
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 
 class PearlRule:
@@ -71,6 +80,49 @@ def simulate(
     return run_expanded(program, rule, streams(requests, tokens), place, rng, seats=1, prompt_cached=True)
 
 
+def _compose(setting: Setting) -> Composition:
+    candidate, _ = setting.best(setting.drafters("draft_model"))
+    links = setting.links("target", "drafter")
+    process = candidate.process
+    assert process is not None
+    step_s = setting.seconds_alone(setting.draft_passes(candidate, 2, device="drafter")[1:])
+    target_s = setting.seconds_alone((setting.verify_pass(0, device="target"),))
+    gamma = setting.most(candidate, max(1, round(target_s / step_s)))
+    drafting = setting.draft_passes(candidate, gamma, device="drafter")
+    first = replace(drafting[0], bytes_in=TOKEN_BYTES * (gamma + 1), prompt_bytes_in=TOKEN_BYTES)
+    program = RoundProgram(
+        f"draft {gamma} beside verify",
+        gamma,
+        (setting.verify_pass(gamma - 1, device="target"), first, *drafting[1:]),
+        setting.host(candidate, gamma - 1),
+    )
+    cache, apart = setting.deployment.serving(None, 0), setting.draft_memory(candidate)
+    place = Topology(
+        (
+            ServerSpec("target", num_blocks=cache.num_blocks, block_size=cache.block_size),
+            ServerSpec("drafter", num_blocks=apart.num_gpu_blocks, block_size=apart.block_size),
+        ),
+        links,
+        home="target",
+        reply_bytes=gamma * setting.drafted_bytes(candidate),
+    )
+    return on_servers(
+        setting,
+        candidate,
+        {gamma: program},
+        lambda requests, rng: PearlRule(process, gamma, len(requests), rng),
+        ran_with=f"{candidate.short}, window {gamma}",
+        assumed=(
+            "the window is the ratio of both speeds, the paper's best",
+            "a drafted token travels with its 16-bit distribution",
+            "every step is priced as verifying the whole window",
+        ),
+        devices=(setting.replica(None, 0), setting.draft_device(candidate)),
+        topology=place,
+        one_at_a_time=True,
+    )
+
+
 SYSTEM = System(
     name="pearl",
     title="PEARL: Parallel Speculative Decoding with Adaptive Draft Length",
@@ -90,4 +142,6 @@ SYSTEM = System(
     assumptions=("verification of gamma tokens takes one target step", "acceptance is i.i.d."),
     batches="batch 1 here; the authors' batched version steps all requests together",
     simulate=simulate,
+    compose=_compose,
+    study="pearl",
 )

@@ -142,4 +142,5 @@ SYSTEM = System(
     assumptions=("acceptance is i.i.d. at a tolerance", "stage times and acceptances come from fits to the tables"),
     batches="batch 1 in the paper",
     simulate=simulate,
+    study="pyramid_sd",
 )

@@ -175,4 +175,5 @@ SYSTEM = System(
     assumptions=("time is FLOPs, 2 a parameter and token: no wall clock is published", "prefill is not counted"),
     batches="lock-step rounds over many prompts in the paper",
     simulate=simulate,
+    study="rsd",
 )

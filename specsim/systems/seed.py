@@ -76,4 +76,5 @@ SYSTEM = System(
     ),
     batches="one branch at a time by design; the target verifies no batch",
     simulate=simulate,
+    study="seed",
 )

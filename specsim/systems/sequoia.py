@@ -7,15 +7,23 @@ steps. Children are drawn without replacement and verified by ``verification.nod
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from specsim.drafting.trees import OptimalTrees, Tree
+from specsim.cost.drafter import SEQUENTIAL
+from specsim.drafting.trees import OptimalTrees
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.program import Batch
+from specsim.systems.composition import Composition, NotApplicable, on_the_replica
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
+from specsim.systems.tree_rounds import TreeRounds, run_tree
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Ints = NDArray[np.int64]
 
@@ -26,25 +34,6 @@ SHIPPED_ACCEPTANCE = (0.634, 0.108, 0.057, 0.0225, 0.0195, 0.015, 0.0045, 0.003,
 def tree_speedup(tokens: float, *, verify_ratio: float, draft_ratio: float, depth: int) -> float:
     """Tokens per round over its time in plain steps: tokens / (t(n) + d c) (section 4.3)."""
     return tokens / (verify_ratio + depth * draft_ratio)
-
-
-def run_tree(tree: Tree, rank_acceptance: ArrayLike, *, rounds: int, rng: np.random.Generator) -> Ints:
-    """Tokens emitted in each of ``rounds`` rounds: at every accepted node one child at most is the accepted one.
-
-    Its mean is ``tree.expected_tokens(rank_acceptance)``: the positional-acceptance assumption of the paper.
-    """
-    bounds = np.concatenate([[0.0], np.cumsum(np.asarray(rank_acceptance, dtype=np.float64))])
-    child = np.full((tree.size, max(tree.ranks) + 1), -1, dtype=np.int64)
-    for i, (parent, rank) in enumerate(zip(tree.parents[1:], tree.ranks[1:], strict=True), start=1):
-        child[parent, rank] = i
-    at: Ints = np.zeros(rounds, dtype=np.int64)
-    tokens = np.ones(rounds, dtype=np.int64)
-    for _ in range(tree.depth):
-        ranks = np.searchsorted(bounds, rng.random(rounds), side="right") - 1
-        known = (ranks < child.shape[1]) & (at >= 0)
-        at = np.where(known, child[np.maximum(at, 0), np.minimum(ranks, child.shape[1] - 1)], -1)
-        tokens += at >= 0
-    return tokens
 
 
 @dataclass(frozen=True)
@@ -133,6 +122,48 @@ def simulate(
     return in_series(draw, tokens=tokens)
 
 
+def _compose(setting: Setting) -> Composition:
+    """The tree that serves one sequence fastest on this hardware, by the paper's own search."""
+    candidate, ranks = setting.ranked(*SEQUENTIAL)
+    most, depth = setting.count("nodes"), setting.count("depth")
+    context = setting.deployment.decode_context_tokens
+    batch = Batch(1.0, context)
+    plain = float(setting.deployment.program(None, 0).seconds(batch))
+
+    def verify_ratio(nodes: int) -> float:
+        if nodes == 1:
+            return 1.0
+        return float(setting.tree_program(candidate, steps=1, branches=nodes - 1, tokens=nodes).seconds(batch)) / plain
+
+    longer = setting.tree_program(candidate, steps=3, branches=(1, 1), tokens=4).seconds(batch)
+    shorter = setting.tree_program(candidate, steps=2, branches=(1,), tokens=4).seconds(batch)
+    draft_ratio = float(longer - shorter) / plain
+    knots = np.unique(np.rint(np.geomspace(1, most, min(most, 24))).astype(int))
+    ratios = np.array([verify_ratio(int(n)) for n in knots])
+    trees = OptimalTrees.of(ranks, nodes=most, depth=depth)
+    nodes, levels, _ = trees.best_shape(
+        lambda n: float(np.interp(n, knots, ratios)) - draft_ratio * (n > 1), draft_ratio
+    )
+    if nodes == 1:
+        raise NotApplicable("drafts no tree here: for one sequence plain decoding is faster than any on this hardware")
+    tree = trees.tree(nodes, levels)
+    inner = np.unique(np.array(tree.parents[1:]))
+    widths = tuple(int((tree.levels[inner] == level).sum()) for level in range(1, tree.depth))
+    program = setting.tree_program(candidate, steps=tree.depth, branches=widths, tokens=tree.size)
+    return on_the_replica(
+        setting,
+        candidate,
+        {program.k: program},
+        TreeRounds(tree, ranks),
+        ran_with=f"{candidate.short}, tree of {tree.size}, {tree.depth} levels",
+        assumed=(
+            "acceptance by rank is the same in every context (the paper's own assumption)",
+            "attention of a tree is priced as a chain's of as many tokens",
+        ),
+        one_at_a_time=True,
+    )
+
+
 SYSTEM = System(
     name="sequoia",
     title="Sequoia: Scalable and Robust Speculative Decoding",
@@ -155,4 +186,10 @@ SYSTEM = System(
     ),
     batches="batch 1: the tree is sized for one sequence",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("nodes", 128, "largest tree considered, root included", "Table 3, the largest tree"),
+        Parameter("depth", 10, "most levels considered", "Table 3, the deepest tree"),
+    ),
+    study="sequoia",
 )

@@ -171,4 +171,5 @@ SYSTEM = System(
     ),
     batches="the server batches devices: static (the paper's, by a later work's account), eager, or by deadline",
     simulate=simulate,
+    study="sled",
 )

@@ -7,21 +7,27 @@ drafts count as nothing. A moving average of the batch's acceptance and a price 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specsim.acceptance.chains import Iid
 from specsim.acceptance.process import AcceptanceProcess
+from specsim.cost.drafter import CHAINS
 from specsim.errors import InputError
+from specsim.simulation.engine import Policy
 from specsim.simulation.engine import simulate as serve
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.program import Batch, RoundProgram
 from specsim.simulation.workload import Fixed, Poisson, Workload
+from specsim.systems.composition import Composition, on_the_replica
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.timed_serving import LLAMA_8B_H100, ROOMY
 from specsim.theory.tokens import expected_tokens_iid
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -140,6 +146,24 @@ def simulate(
     return Outcome(ran, (), ())
 
 
+def _compose(setting: Setting) -> Composition:
+    candidate, _ = setting.best(setting.drafters(*CHAINS))
+    most = setting.most(candidate, setting.count("most"))
+    programs = {k: setting.deployment.program(candidate, k) for k in range(most + 1)}
+    process = candidate.process
+    numbers = {"decay": setting.numbers["decay"], "prior": setting.numbers["prior"]}
+    probe_every = setting.count("probe_every")
+
+    def policy() -> tuple[Policy, AcceptanceProcess]:
+        control = SmartSpec(programs, **numbers, probe_every=probe_every)
+        assert process is not None
+        return control, control.watching(process)
+
+    return on_the_replica(
+        setting, candidate, programs, process, ran_with=f"{candidate.short}, K = 0..{most} each step", policy=policy
+    )
+
+
 SYSTEM = System(
     name="smartspec",
     title="Optimizing Speculative Decoding for Serving Large Language Models Using Goodput",
@@ -166,4 +190,12 @@ SYSTEM = System(
     ),
     batches="continuous batching is what it is about",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("most", 5, "longest draft considered", "the fixed length of the paper's comparison"),
+        Parameter("decay", 0.99, "what a step keeps of the moving average", "assumed: not found in the paper"),
+        Parameter("prior", 0.7, "acceptance before anything was tested", "assumed"),
+        Parameter("probe_every", 50, "steps at K = 0 between probes of one token", "assumed"),
+    ),
+    study="smartspec",
 )

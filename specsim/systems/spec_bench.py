@@ -211,4 +211,5 @@ SYSTEM = System(
     assumptions=("a method's host work doesn't depend on the target's size", "acceptance is i.i.d. within a draft"),
     batches="batch 1 by protocol",
     simulate=simulate,
+    study="spec_bench",
 )

@@ -7,19 +7,26 @@ tuned (h = 0.3 in the released script).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from specsim.acceptance.signals import CopulaSignals
+from specsim.cost.drafter import SEQUENTIAL
 from specsim.drafting.stopping import SurvivalThreshold
 from specsim.simulation.expanded import Outcome, run_expanded
 from specsim.simulation.free_run import streams
 from specsim.simulation.round_rules import SignalRounds
 from specsim.simulation.topology import on_one
+from specsim.systems.composition import Composition, on_servers
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.leviathan import serial_round
 from specsim.systems.reproduction import Row
 from specsim.theory.tokens import expected_tokens_iid
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 
@@ -95,6 +102,28 @@ def simulate(
     return run_expanded(programs, rule, streams(1, tokens), on_one("gpu"), rng, seats=1, prompt_cached=True)
 
 
+def _compose(setting: Setting) -> Composition:
+    candidate, _ = setting.best(setting.drafters(*SEQUENTIAL))
+    most = setting.most(candidate, setting.count("most"))
+    least = min(setting.count("least"), most)
+    rates = setting.conditional_rates(candidate, most)
+    process = CopulaSignals(rates, setting.numbers["correlation"])
+    policy = stop_when_rejection_likely(setting.numbers["h"], (least, most))
+    programs = {k: setting.deployment.program(candidate, k) for k in range(least, most + 1)}
+    return on_servers(
+        setting,
+        candidate,
+        programs,
+        lambda requests, rng: SignalRounds(process, policy, len(requests), rng),
+        ran_with=f"{candidate.short}, K = {least}..{most} by confidence",
+        assumed=(
+            "the head's score and acceptance follow a Gaussian copula; the head itself takes no time",
+            "requests do not differ in their acceptance",
+            "a batch drafts as long as the longest of its requests",
+        ),
+    )
+
+
 SYSTEM = System(
     name="specdec++",
     title="SpecDec++: Boosting Speculative Decoding via Adaptive Candidate Lengths",
@@ -116,4 +145,12 @@ SYSTEM = System(
     assumptions=("signals and acceptance follow a Gaussian copula", "verification takes the same at every length"),
     batches="batch 1 in the paper",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("correlation", None, "between the head's score and acceptance, 0 to below 1", "-"),
+        Parameter("h", RELEASED_H, "threshold on P(some rejection)", "released example script"),
+        Parameter("least", RELEASED_BOUNDS[0], "shortest draft", "released settings: 2 to 20"),
+        Parameter("most", RELEASED_BOUNDS[1], "longest draft", "released settings: 2 to 20"),
+    ),
+    study="specdec_plus",
 )

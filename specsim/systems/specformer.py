@@ -163,4 +163,5 @@ SYSTEM = System(
     assumptions=("the GPU is not stated", "acceptance is i.i.d. with the printed tokens per step"),
     batches="any batch up to the chip's ratio / (k + 1)",
     simulate=simulate,
+    study="specformer",
 )

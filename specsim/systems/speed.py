@@ -81,4 +81,5 @@ SYSTEM = System(
     ),
     batches="the cost law is batch 1; it cannot batch here",
     simulate=simulate,
+    study="speed",
 )

@@ -162,4 +162,5 @@ SYSTEM = System(
     assumptions=("divergence is independent of position and of the source", "the table's two constants are fitted"),
     batches="one stream of updates; hiding the last tokens from the reader changes no cost",
     simulate=simulate,
+    study="ssbd",
 )

@@ -17,7 +17,8 @@ from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
-from specsim.systems.sequoia import SHIPPED_ACCEPTANCE, run_tree
+from specsim.systems.sequoia import SHIPPED_ACCEPTANCE
+from specsim.systems.tree_rounds import run_tree
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -189,4 +190,5 @@ SYSTEM = System(
     assumptions=("a pass costs the weights it reads", "one tree for greedy and top-k"),
     batches="batch 1: trees fill the idle arithmetic of one sequence",
     simulate=simulate,
+    study="staged",
 )

@@ -107,4 +107,5 @@ SYSTEM = System(
     assumptions=("the stop network's output is compared as an agreement", "a block verifies in one step's time"),
     batches="1 and 4 samples in the paper; batch 1 here",
     simulate=simulate,
+    study="tandem",
 )

@@ -7,6 +7,7 @@ import numpy as np
 from specsim.drafting.trees import OptimalTrees, sequences
 from specsim.systems import sequoia
 from specsim.systems.reproduction import Check, Given, Reproduction, Row
+from specsim.systems.tree_rounds import run_tree
 
 SIZES = ((8, 4), (32, 6), (128, 10))
 
@@ -16,7 +17,7 @@ def reproduce() -> Reproduction:
     trees = OptimalTrees.of(sequoia.SHIPPED_ACCEPTANCE, nodes=128, depth=10)
     for nodes, depth in SIZES:
         tree = trees.tree(nodes, depth)
-        ran = sequoia.run_tree(tree, sequoia.SHIPPED_ACCEPTANCE, rounds=100_000, rng=np.random.default_rng(nodes))
+        ran = run_tree(tree, sequoia.SHIPPED_ACCEPTANCE, rounds=100_000, rng=np.random.default_rng(nodes))
         law = trees.expected_tokens(nodes, depth)
         rows.append(Row(f"tokens a round, optimal tree ({nodes}, {depth})", law, float(ran.mean()), 0.01, "law"))
     wide = sequences(width=5, depth=8)

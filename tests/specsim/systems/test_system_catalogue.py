@@ -18,9 +18,10 @@ NAMES = [one.name for one in SYSTEMS]
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_those_of_the_simulation(name):
     one = system(name)
-    taken = inspect.signature(one.simulate).parameters
+    taken = inspect.signature(one.simulate).parameters if one.simulate else {}
     for parameter in one.parameters:
         assert parameter.default == taken[parameter.name].default, parameter.name
+    assert one.simulate or one.compose
     assert one.assumptions
     assert one.pipeline
     assert one.rule
@@ -41,11 +42,18 @@ def test_an_unknown_system_is_named_with_the_nearest(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [one.name for one in SYSTEMS if one.study])
 def test_the_committed_page_is_what_the_command_writes(name):
     made = run(name)
     assert made.missed == ()
     assert (PAGES / f"{name}.md").read_text(encoding="utf-8") == made.markdown()
+
+
+def test_every_study_belongs_to_one_system_and_the_others_say_that_there_is_none(capsys):
+    modules = {path.stem for path in PAGES.glob("*.py")} - {"__init__"}
+    assert sorted(one.study for one in SYSTEMS if one.study) == sorted(modules)
+    assert main(["reproduce", "eagle"]) == 2
+    assert "no published table with its inputs is known" in capsys.readouterr().err
 
 
 def test_reproduce_writes_pages(tmp_path, capsys):

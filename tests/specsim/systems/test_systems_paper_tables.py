@@ -13,6 +13,7 @@ from specsim.errors import InputError
 from specsim.simulation.signal_rounds import RoundSeconds, run_rounds
 from specsim.systems import hsd, sequoia, specdec_plus, tandem
 from specsim.systems.reproduction import Row
+from specsim.systems.tree_rounds import run_tree
 from specsim.verification import drafting as draw
 from specsim.verification import nodes
 from specsim.verification.coins import law_of
@@ -40,7 +41,7 @@ def test_sequoia_speedups_from_recovered_terms():
 def test_sequoia_trees_emit_what_the_programme_says():
     solved = OptimalTrees.of(sequoia.SHIPPED_ACCEPTANCE, nodes=64, depth=7)
     tree, rounds = solved.tree(64, 7), 100_000
-    tokens = sequoia.run_tree(tree, sequoia.SHIPPED_ACCEPTANCE, rounds=rounds, rng=RNG(0))
+    tokens = run_tree(tree, sequoia.SHIPPED_ACCEPTANCE, rounds=rounds, rng=RNG(0))
     assert tokens.mean() == pytest.approx(solved.expected_tokens(64, 7), abs=5 * tokens.std() / rounds**0.5)
 
 

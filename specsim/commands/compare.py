@@ -1,0 +1,121 @@
+"""``specsim compare``: published systems on one scenario, side by side."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from specsim.errors import InputError
+from specsim.report.progress import progress
+from specsim.scenario import Overrides, load_scenario, told_of
+
+if TYPE_CHECKING:
+    from specsim.planning.comparison import Comparison
+
+
+def run(
+    path: str | None,
+    flags: Overrides,
+    *,
+    systems: Sequence[str],
+    concurrencies: Sequence[int] | None,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Run the systems on the scenario and print tables, chart, assumptions, and what does not apply."""
+    from specsim.systems.catalogue import SYSTEMS, system
+
+    named = [name.strip() for word in systems for name in word.split(",") if name.strip()]
+    everything = not named or "all" in named
+    names = [one.name for one in SYSTEMS] if everything else [system(name, field="--systems").name for name in named]
+    folder = _folder(out)
+    loaded = load_scenario(path, flags)
+    from specsim.planning.comparison import compare
+
+    with told_of(loaded), progress("comparing") as report:
+        made = compare(loaded.scenario, names, concurrencies=concurrencies, done=report)
+    if not everything:
+        _something_applies(made, names)
+    files = [] if folder is None else _write(made, folder, title=f"{loaded.scenario.target.model}, {loaded.source}")
+    if as_json:
+        json.dump(_finite(made.to_dict() | {"scenario": loaded.scenario.to_dict()}), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return
+    from specsim.report.comparison import print_comparison
+
+    print_comparison(made, loaded, files=files)
+
+
+def _something_applies(made: Comparison, names: Sequence[str]) -> None:
+    shown = {row.system for row in made.rows}
+    if not any(name in shown for name in names):
+        lines = [InputError(made.left_out.get(name, "is not composed for scenarios yet"), field=name) for name in names]
+        raise InputError.several(lines)
+
+
+def _folder(out: str | None) -> Path | None:
+    if out is None:
+        return None
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{out!r} is a file; give a directory", field="--out")
+    return folder
+
+
+def _write(made: Comparison, folder: Path, *, title: str) -> list[Path]:
+    """Tables and, where matplotlib is there, the picture; each beside its place and renamed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = [
+        {k: " + ".join(v) if k == "hardware" else "; ".join(v) if k == "assumed" else v for k, v in row.items()}
+        for row in ({k: v for k, v in asdict(one).items() if k != "sweep"} for one in made.rows)
+    ]
+    points = [{"system": row.system, "gpus": row.gpus, **asdict(p)} for row in made.rows for p in row.sweep]
+    texts = {
+        "compare.csv": _csv(flat),
+        "compare.json": json.dumps(_finite(made.to_dict()), indent=2) + "\n",
+        "sweep.csv": _csv(points),
+    }
+    files = []
+    for name, text in texts.items():
+        if text:
+            beside = folder / f"{name}.part"
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(folder / name)
+            files.append(folder / name)
+    if not points:
+        return files
+    from specsim.report.figure import draw, require_matplotlib
+
+    try:
+        require_matplotlib()
+    except InputError as missing:
+        print(missing.lines[0], file=sys.stderr)
+        return files
+    picture = folder / "latency_throughput.png"
+    draw(made, picture, title=title)
+    return [*files, picture]
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: a mean of nothing becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

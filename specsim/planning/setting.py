@@ -1,0 +1,222 @@
+"""What a scenario offers to a published system: its replica, its drafters, and numbers of the system's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from specsim.cost.drafting import load_draft_host
+from specsim.cost.memory import Memory, cache_memory
+from specsim.cost.profile import Profile, load_profile
+from specsim.cost.shapes import StepTime
+from specsim.cost.step import StepCost
+from specsim.errors import InputError
+from specsim.planning.deployment import Candidate, Deployment
+from specsim.planning.operating import asked_rate
+from specsim.planning.surface import prefill_seconds
+from specsim.scenario.sections import DEFAULT_UTILIZATION
+from specsim.simulation.links import LinkLaw
+from specsim.simulation.program import Batch, Pass, RoundProgram
+from specsim.simulation.topology import LinkSpec
+from specsim.simulation.workload import ClosedLoop
+from specsim.systems.apart import TOKEN_BYTES, draft_passes
+from specsim.systems.composition import Device, NotApplicable
+from specsim.systems.draft_tree import draft_tree
+from specsim.systems.draft_verify import speculative_host, verify_pass
+from specsim.theory.serving import steady_load, sustainable_rate
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One scenario, and the ``numbers`` that its ``[systems.key]`` and the system's defaults give."""
+
+    deployment: Deployment
+    key: str = "NAME"
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def drafters(self, *methods: str) -> tuple[Candidate, ...]:
+        """The scenario's drafters of these methods, those with acceptance evidence. NotApplicable without any."""
+        known = [c for c in self.deployment.candidates if c.drafter.method in methods]
+        if not known:
+            wanted = " or ".join(f'"{method}"' for method in methods)
+            raise NotApplicable(f"needs a drafter of method {wanted}: add a [[drafter]] with its acceptance")
+        ready = tuple(c for c in known if c.process is not None)
+        if not ready:
+            names = " or ".join(c.label for c in known)
+            raise NotApplicable(f"needs the acceptance of {names}: give its [[drafter]] an acceptance table")
+        return ready
+
+    def ranked(self, *methods: str) -> tuple[Candidate, tuple[float, ...]]:
+        """A drafter of these methods whose evidence has acceptance by child rank, which trees need."""
+        ready = self.drafters(*methods)
+        for candidate in ready:
+            if candidate.by_rank is not None:
+                return candidate, candidate.by_rank
+        names = " or ".join(c.label for c in ready)
+        raise NotApplicable(f"drafts trees, which need acceptance by child rank: give acceptance.by_rank of {names}")
+
+    def best(self, candidates: Sequence[Candidate], *, k: int | None = None) -> tuple[Candidate, int]:
+        """The drafter and draft length that decode fastest at the scenario's load, in closed form.
+
+        ``k``: the length is fixed, only the drafter is chosen. Only lengths that the evidence covers count.
+        """
+        options = [(c, n) for c in candidates for n in ((k,) if k else c.lengths) if covers(c, n)]
+        if not options:
+            names = " or ".join(c.label for c in candidates)
+            asked = f"{k} drafted tokens" if k else "its draft lengths"
+            raise NotApplicable(f"the acceptance of {names} does not cover {asked}: give evidence that does")
+        return options[0] if len(options) == 1 else min(options, key=lambda one: self._slowness(*one))
+
+    def count(self, name: str) -> int:
+        """One of the system's numbers that counts something. InputError unless it is whole and positive."""
+        value = self.numbers[name]
+        if value < 1 or value != int(value):
+            raise InputError(f"{value:g}; give a whole number, at least 1", field=f"systems.{self.key}.{name}")
+        return int(value)
+
+    def most(self, candidate: Candidate, k: int) -> int:
+        """``k``, or the longest draft that the drafter's evidence covers where that is less."""
+        covered = candidate.process.max_k if candidate.process else None
+        return k if covered is None else min(k, covered)
+
+    def conditional_rates(self, candidate: Candidate, k: int) -> tuple[float, ...]:
+        """P(accepted | all before it accepted) of ``k`` positions, long-run shares of rounds.
+
+        NotApplicable where one is 0 or 1, which a law of signal and acceptance has no room for.
+        """
+        assert candidate.process is not None
+        survival = np.concatenate([[1.0], candidate.process.survival(k)])
+        rates = survival[1:] / np.maximum(survival[:-1], 1e-300)
+        if not ((rates > 0) & (rates < 1)).all():
+            raise NotApplicable(f"needs rates between 0 and 1, and {candidate.label} has a position that is certain")
+        return tuple(rates.tolist())
+
+    def tree_program(
+        self, candidate: Candidate, *, steps: int, branches: int | Sequence[int], tokens: int
+    ) -> RoundProgram:
+        """A round that drafts a tree and verifies it on the replica; arguments as in ``draft_tree``."""
+        given = self.deployment
+        return draft_tree(
+            given.target, candidate.drafter, steps=steps, branches=branches, tokens=tokens,
+            profile=given.profile, engine=given.engine, **given.precision,
+        )  # fmt: skip
+
+    def _slowness(self, candidate: Candidate, k: int) -> tuple[int, float]:
+        """Seconds a token where the load settles; loads that never settle last, by the rate that they sustain."""
+        deployment = self.deployment
+        workload = deployment.workload
+        assert workload is not None
+        assert candidate.process is not None
+        program, context = deployment.program(candidate, k), deployment.decode_context_tokens
+        tokens = 1.0 + float(candidate.process.survival(k).sum())
+        serving = deployment.serving(candidate, k)
+        most = max(1, min(serving.max_num_seqs, int(serving.usable_blocks * serving.block_size / context)))
+
+        def round_s(batches: np.ndarray) -> np.ndarray:
+            return program.seconds(Batch(batches, batches * context))
+
+        rate = asked_rate(deployment)
+        if rate is None:
+            users = workload.arrivals.concurrency if isinstance(workload.arrivals, ClosedLoop) else most
+            return 0, float(round_s(np.array([float(min(users, most))]))[0]) / tokens
+        prefill_s = float(prefill_seconds(deployment, candidate, k))
+        output = workload.mean_output_tokens
+        law = {"tokens_per_round": tokens, "output_tokens": output, "prefill_s": prefill_s}
+        load = steady_load(rate, round_s=round_s, max_batch=most, **law)
+        if load.stable:
+            return 0, load.seconds_per_token
+        return 1, -sustainable_rate(round_s=round_s, max_batch=most, **law)
+
+    # Two devices
+
+    def links(self, a: str, b: str) -> tuple[LinkSpec, LinkSpec]:
+        """The scenario's network in both directions. NotApplicable without one."""
+        given = self.deployment.scenario.network
+        if given is None:
+            raise NotApplicable("runs on several devices: give [network] latency_s and bandwidth_bytes_per_s")
+        law = LinkLaw(
+            given.latency_s, given.bandwidth_bytes_per_s, jitter=given.jitter, loss=given.loss,
+            retry_s=given.retry_s or 0.0,
+        )  # fmt: skip
+        return LinkSpec(a, b, law), LinkSpec(b, a, law)
+
+    @cached_property
+    def draft_profile(self) -> Profile:
+        """Of the GPU at the other end: ``network.draft_hardware``, or one like the target's."""
+        given, network = self.deployment.scenario.target, self.deployment.scenario.network
+        if network is None or network.draft_hardware is None:
+            return self.deployment.profile
+        return load_profile(network.draft_hardware, engine=given.engine, dtype=given.dtype)
+
+    def draft_passes(self, candidate: Candidate, k: int, *, device: str) -> tuple[Pass, ...]:
+        """``k`` passes of a draft model on a GPU of its own."""
+        given = self.deployment.scenario.target
+        return draft_passes(
+            candidate.drafter, k, device=device, profile=self.draft_profile, engine=self.deployment.engine,
+            dtype=given.dtype, kv_dtype=given.kv_dtype,
+        )  # fmt: skip
+
+    def verify_pass(self, drafted: int, *, device: str) -> Pass:
+        """The target's pass over 1 + ``drafted`` tokens a sequence, on the replica alone."""
+        given = self.deployment
+        forward = given.target.forward(**given.precision)
+        return verify_pass(given.target, StepCost(forward, given.profile, given.engine), drafted, device=device)
+
+    def host(self, candidate: Candidate, drafted: int) -> Callable[[Batch], StepTime]:
+        """The host's share of an iteration that verifies ``drafted`` tokens a sequence."""
+        engine = self.deployment.engine
+        return speculative_host(engine, load_draft_host(engine), candidate.drafter, drafted, self.deployment.profile)
+
+    def seconds_alone(self, passes: Sequence[Pass]) -> float:
+        """Seconds of these passes for one sequence at the traffic's mean context."""
+        batch = Batch(1.0, self.deployment.decode_context_tokens)
+        return float(sum(p.repeats * float(p.cost(p.shape(batch)).total_s) for p in passes))
+
+    def drafted_bytes(self, candidate: Candidate) -> float:
+        """What a drafted token takes on a link: its number, and the 16-bit distribution that it was drawn from."""
+        return TOKEN_BYTES + 2.0 * candidate.drafter.draft_vocab
+
+    def draft_memory(self, candidate: Candidate) -> Memory:
+        """Where the memory of a GPU goes that holds the draft model alone, under the scenario's limits."""
+        given, limits, model = (
+            self.deployment.scenario.target,
+            self.deployment.scenario.serving,
+            candidate.drafter.model,
+        )
+        assert model is not None
+        return cache_memory(
+            model,
+            hardware=self.draft_profile.hardware,
+            dtype=candidate.drafter.weight_dtype(given.dtype),
+            kv_dtype=given.kv_dtype,
+            gpu_memory_utilization=limits.gpu_memory_utilization or DEFAULT_UTILIZATION,
+            max_num_batched_tokens=limits.max_num_batched_tokens,
+            max_num_seqs=limits.max_num_seqs,
+            block_size=limits.block_size,
+        )
+
+    def draft_device(self, candidate: Candidate, gpus: int = 1) -> Device:
+        """``gpus`` GPUs at the other end, each with the draft model alone."""
+        memory = self.draft_memory(candidate)
+        name = self.draft_profile.hardware.name
+        return Device("drafter", name, gpus, memory.weight_bytes, memory.cache_bytes)
+
+    def replica(self, candidate: Candidate | None, k: int) -> Device:
+        """The scenario's replica, with a drafter beside the target or without."""
+        memory = self.deployment.memory(candidate, k)
+        return Device(
+            name="replica",
+            hardware=self.deployment.profile.hardware.name,
+            gpus=self.deployment.scenario.target.tensor_parallel,
+            weight_bytes=memory.weight_bytes + memory.draft_weight_bytes,
+            cache_bytes=memory.block_bytes * self.deployment.serving(candidate, k).num_blocks,
+        )
+
+
+def covers(candidate: Candidate, k: int) -> bool:
+    """Whether the drafter's evidence says what survives of ``k`` tokens."""
+    most = candidate.process.max_k if candidate.process else None
+    return most is None or k <= most

@@ -1,0 +1,134 @@
+"""Systems side by side on the terminal: what users feel, what it costs, what does not apply, and a chart."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.text import Text
+
+from specsim.planning.comparison import Comparison, Row
+from specsim.report.chart import Curve, chart
+from specsim.report.layout import Column, bullets, console, heading, paragraph, print_table, show
+from specsim.report.numbers import NOTHING, digits, ratio
+from specsim.scenario import Loaded
+
+ALONE = "one request at a time"
+
+
+def print_comparison(made: Comparison, loaded: Loaded, *, files: Sequence[Path] = ()) -> None:
+    """Print a comparison as text of at most 100 columns, fastest first after plain decoding."""
+    target = loaded.scenario.target
+    show(Text(f"{target.model}, {target.dtype}, {target.engine}", style="bold"))
+    requests = made.rows[0].requests
+    paragraph(
+        f"Scenario: {loaded.source}. The same {requests:,} requests, acceptance evidence and seed"
+        f" ({loaded.scenario.simulation.seed}) for every system.",
+        style="dim",
+    )
+    rows = [made.rows[0], *sorted(made.rows[1:], key=lambda row: -row.speedup)]
+    _speeds(rows)
+    _costs(rows)
+    _curves(made)
+    _assumed(rows)
+    _left_out("Which do not apply here, and what would they need?", made.left_out)
+    if made.not_composed:
+        heading("Which are not composed yet for a scenario?")
+        paragraph(textwrap.fill(", ".join(made.not_composed), console().width))
+    for note in loaded.notes:
+        paragraph(note, style="yellow")
+    if files:
+        heading("Where is it?")
+        bullets([str(path) for path in files])
+
+
+def _speeds(rows: Sequence[Row]) -> None:
+    cells = []
+    for row in rows:
+        how = row.ran_with + (f"; {ALONE}" if row.one_at_a_time else "")
+        gpus = " + ".join(row.hardware)
+        cells.append(
+            [row.system, how, gpus, ratio(row.speedup), digits(row.output_tokens_per_s), digits(row.per_gpu)]
+            + [digits(1000 * s) for s in (row.tpot_s, row.tpot_p95_s, row.ttft_s, row.ttft_p95_s)]
+        )
+    print_table(
+        "What do users feel at this workload?",
+        [
+            Column("system", whole=True), Column("ran with"), Column("GPUs"),
+            *(Column(name, right=True) for name in
+              ("speed-\nup", "tokens/s", "a GPU", "TPOT\nms", "p95", "TTFT\nms", "p95")),
+        ],
+        cells,
+        note="Speedup: plain decoding's mean TPOT over the system's. Tokens/s: output, from the first arrival to the"
+        " last finish; under open arrivals it is what arrives unless a system cannot keep up.",
+    )  # fmt: skip
+
+
+def _costs(rows: Sequence[Row]) -> None:
+    cells = []
+    for row in rows:
+        wasted = NOTHING if row.wasted_share is None else f"{100 * row.wasted_share:.0f} %"
+        cells.append(
+            [
+                row.system,
+                ratio(row.tokens_per_round),
+                ratio(row.drafted),
+                wasted,
+                digits(row.weight_bytes / 1e9),
+                digits(row.cache_bytes / 1e9),
+                digits(row.network_bytes) if row.network_bytes else NOTHING,
+                digits(row.flops / 1e9),
+                digits(row.prompt_flops / 1e9),
+                row.lossless,
+            ]
+        )
+    print_table(
+        "What does it cost?",
+        [
+            Column("system", whole=True),
+            *(Column(name, right=True) for name in
+              ("tokens\na round", "drafted\na token", "wasted", "weights\nGB", "cache\nGB", "network\nB/token",
+               "GFLOP\na token", "its\nprompt")),
+            Column("lossless"),
+        ],
+        cells,
+        note="A token: an output token. Weights, and the cache at its fullest: on each of the target's GPUs. GFLOP: of"
+        " rounds, rejected tokens and drafts included, and of prompts.",
+    )  # fmt: skip
+
+
+def _curves(made: Comparison) -> None:
+    curves = [
+        Curve(row.system, [(p.output_tokens_per_s / row.gpus, 1000 * p.tpot_s) for p in row.sweep])
+        for row in made.rows
+        if row.sweep
+    ]
+    if not curves:
+        return
+    heading("How does latency rise with throughput?")
+    for line in chart(curves, x="output tokens/s a GPU", y="mean TPOT, ms", width=console().width):
+        show(Text(line))
+    users = sorted({p.concurrency for row in made.rows for p in row.sweep})
+    paragraph(
+        f"Closed loops of {', '.join(map(str, users))} users, each system as above; systems that serve one request at a"
+        " time have one user. *: several systems.",
+        style="dim",
+    )
+
+
+def _assumed(rows: Sequence[Row]) -> None:
+    lines = [f"{row.system}: {'; '.join(row.assumed)}" for row in rows if row.assumed]
+    if lines:
+        heading("What was assumed?")
+        bullets(lines)
+
+
+def _left_out(title: str, reasons: Mapping[str, str]) -> None:
+    if not reasons:
+        return
+    heading(title)
+    together: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        together.setdefault(reason, []).append(name)
+    bullets([f"{', '.join(names)}: {reason}" for reason, names in together.items()])
