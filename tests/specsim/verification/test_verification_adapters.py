@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from specsim.verification import check_sampler
-from specsim.verification.adapters import HuggingFace, RowByRow, SampleAndMatch, TokensAndLengths
+from specsim.verification.adapters import RowByRow, SampleAndMatch, TokensAndLengths
 from specsim.verification.batched import inverse_cdf, token
 from specsim.verification.chains import token as token_rule
 from specsim.verification.coins import Drawn
@@ -53,48 +53,3 @@ def test_tensors_are_handed_over_and_taken_back() -> None:
         return torch.from_numpy(tokens), torch.from_numpy(counts)
 
     assert check_sampler(sampler, "token", arrays="torch", detect_tv=0.1).passed
-
-
-def residual_of(p, q):
-    rest = (p - q).clamp(min=0)
-    return rest / rest.sum()
-
-
-def stand_in(torch, residual):
-    """A verifier with the calling convention of transformers: logits in, one row, global random numbers."""
-
-    def verify(ids, draft_logits, length, target_logits):
-        q, p = draft_logits.softmax(-1)[0], target_logits.softmax(-1)[0]
-        x = ids[0, -length:]
-        at = torch.arange(length)
-        ratio = p[at, x] / q[at, x]
-        hit = torch.rand_like(ratio) < ratio
-        n = int((~hit).cumsum(-1).lt(1).sum())
-        row = p[n] if n == length else residual(p[n], q[n])
-        last = torch.multinomial(row, num_samples=1)
-        return torch.cat([x[:n], last])[None], n
-
-    return verify
-
-
-def test_the_convention_of_transformers_is_intercepted_exactly() -> None:
-    torch = pytest.importorskip("torch")
-    right = HuggingFace(stand_in(torch, residual_of))
-    verdict = check_sampler(right, "token", cases=standard_cases()[:1], level="interception")
-    assert verdict.passed, str(verdict)
-    softmaxed = HuggingFace(stand_in(torch, lambda p, q: (p - q).clamp(min=0).softmax(-1)))
-    verdict = check_sampler(softmaxed, "token", cases=standard_cases()[:1], level="interception")
-    assert verdict.status == "rejected"
-    assert verdict.explanation is not None
-    assert verdict.explanation.startswith("softmaxed residual")
-    assert check_sampler(right, "token", cases=standard_cases()[:1], level="metamorphic").passed
-
-
-@pytest.mark.slow
-def test_transformers_itself_where_it_is_installed() -> None:
-    pytest.importorskip("torch")
-    utils = pytest.importorskip("transformers.generation.utils", exc_type=ImportError)
-    cases = standard_cases()[:1]
-    verdict = check_sampler(HuggingFace(utils._speculative_sampling), "token", cases=cases, level="interception")
-    names = {finding.name for finding in verdict.findings}
-    assert verdict.passed or names == {"impossible_at_boundary"}, str(verdict)  # its coin accepts with <=
