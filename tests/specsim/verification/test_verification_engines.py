@@ -17,6 +17,7 @@ import pytest
 
 from specsim.errors import InputError
 from specsim.verification import Case, Verdict, assert_lossless, check_sampler, exact_law, tv
+from specsim.verification.batched import Sampler, block, token
 from specsim.verification.engines import HuggingFace, SGLangChain
 from specsim.verification.engines.interpreter import Interpreted, interpreted_triton
 from specsim.verification.engines.published import Published
@@ -73,6 +74,11 @@ def test_a_claim_without_draft_rows_is_one_line() -> None:
 needs_transformers = pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
 
 
+needs_sglang = pytest.mark.skipif(
+    None in (find_spec("sglang"), find_spec("triton")), reason="sglang or triton is not installed"
+)
+
+
 @pytest.mark.slow
 @needs_transformers
 def test_transformers_own_law_is_token_verification() -> None:
@@ -126,22 +132,36 @@ def test_the_small_case_tells_the_rules_apart() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(None in (find_spec("sglang"), find_spec("triton")), reason="sglang or triton is not installed")
+@needs_sglang
 def test_sglang_own_kernel_has_the_law_of_each_rule() -> None:
     """Both rules at once: each kernel runs in a process of its own."""
 
-    def judged(rule: str) -> list[Verdict]:
-        sampler = SGLangChain.published(block=rule == "block")
-        law = check_sampler(sampler, rule, cases=[FIRST_CERTAIN, CASES["sparse"]], level="interception", budget_s=900)
-        return [law, check_sampler(sampler, rule, cases=[FIRST_CERTAIN], level="metamorphic", budget_s=900)]
+    def judged(rule: str) -> Verdict:
+        cases = [FIRST_CERTAIN, CASES["sparse"]]
+        return check_sampler(
+            SGLangChain.published(block=rule == "block"), rule, cases=cases, level="interception", budget_s=900
+        )
 
     with ThreadPoolExecutor() as pool:
-        law_and_relations = list(pool.map(judged, ("token", "block")))
-    for law, relations in law_and_relations:
-        assert law.passed, str(law)
-        assert law.details["interception_tv"] <= TOLERANCE
-        assert relations.passed, str(relations)
-        assert relations.findings == ()
+        for verdict in pool.map(judged, ("token", "block")):
+            assert verdict.passed, str(verdict)
+            assert verdict.details["interception_tv"] <= TOLERANCE
+
+
+@pytest.mark.slow
+@needs_sglang
+@pytest.mark.parametrize("rule", [token, block], ids=["token", "block"])
+def test_sglang_own_kernel_emits_what_the_rule_does_on_the_same_coins(rule: Sampler) -> None:
+    rng = np.random.default_rng(11)
+    p, q = rng.dirichlet(np.ones(7), (60, 5)), rng.dirichlet(np.ones(7), (60, 4))
+    drafts = rng.integers(7, size=(60, 4))
+    kernel = SGLangChain.published(block=rule is block)
+    tokens, counts = kernel(p, q, drafts, np.random.default_rng(3))
+    coins = np.random.default_rng(3)
+    expected = rule.inject(p, q, drafts, coins.random((60, 4), dtype=np.float32), coins.random(60, dtype=np.float32))
+    assert set(counts.tolist()) >= {1, 2, 3}
+    np.testing.assert_array_equal(tokens, expected[0])
+    np.testing.assert_array_equal(counts, expected[1])
 
 
 def unpacked(folder: Path, source: str) -> Path:
