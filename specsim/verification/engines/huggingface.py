@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from specsim.errors import InputError
-from specsim.verification.batched import Emitted, Floats, Ints
+from specsim.verification.batched import Emitted, Floats, Ints, leading
 from specsim.verification.engines.published import required, without_draft_rows
 from specsim.verification.guarded import as_array
 
@@ -74,11 +74,10 @@ class HuggingFace:
             target = torch.from_numpy(np.log(p)).float()
             draft = torch.from_numpy(np.log(q)).float() + self.draft_offset
         ids = torch.from_numpy(drafts)
-        for row in range(len(p)):
+        for row, length in enumerate(leading(drafts >= 0).tolist()):
+            one = slice(row, row + 1)
             with coins(row):
-                valid, _ = self.function(
-                    ids[row : row + 1], draft[row : row + 1], drafts.shape[1], target[row : row + 1]
-                )
+                valid, _ = self.function(ids[one, :length], draft[one, :length], length, target[one, : length + 1])
             emitted = as_array(valid)[0]
             tokens[row, : len(emitted)], counts[row] = emitted, len(emitted)
         return tokens, counts

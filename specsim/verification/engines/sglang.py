@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from specsim.verification.batched import Emitted, Floats, Ints
+from specsim.verification.batched import Emitted, Floats, Ints, leading
 from specsim.verification.engines.interpreter import Interpreted, interpreted_triton
 from specsim.verification.engines.published import Published, published, required, without_draft_rows
 from specsim.verification.guarded import as_array
@@ -61,7 +61,16 @@ class SGLangChain:
         """Run the kernel on the caller's random numbers."""
         if draft_probs is None:
             raise without_draft_rows("SGLang's chain kernel")
-        return self.verify(self.block, target_probs, draft_probs, draft_tokens, uniforms, final)
+        tokens, counts = (
+            np.full(target_probs.shape[:2], -1, dtype=np.int64),
+            np.zeros(len(draft_tokens), dtype=np.int64),
+        )
+        lengths = leading(draft_tokens >= 0)
+        for g in np.unique(lengths):  # the kernel's rows are of one length
+            rows = np.flatnonzero(lengths == g)
+            parts = (target_probs[rows, : g + 1], draft_probs[rows, :g], draft_tokens[rows, :g], uniforms[rows, :g])
+            tokens[rows, : g + 1], counts[rows] = self.verify(self.block, *parts, final[rows])
+        return tokens, counts
 
 
 def _chain(root: str) -> Callable[..., Emitted]:

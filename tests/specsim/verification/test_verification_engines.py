@@ -17,7 +17,7 @@ import pytest
 
 from specsim.errors import InputError
 from specsim.verification import Case, Verdict, assert_lossless, check_sampler, exact_law, tv
-from specsim.verification.batched import Sampler, block, token
+from specsim.verification.batched import Floats, Ints, Sampler, block, token
 from specsim.verification.engines import HuggingFace, SGLangChain
 from specsim.verification.engines.interpreter import Interpreted, interpreted_triton
 from specsim.verification.engines.published import Published
@@ -71,7 +71,25 @@ def test_a_claim_without_draft_rows_is_one_line() -> None:
         assert "needs the rows that drafts were drawn from" in finding.line
 
 
+def mixed_rows() -> tuple[Floats, Floats, Ints]:
+    """60 rows of 7 tokens with 0 to 4 drafts each."""
+    rng = np.random.default_rng(11)
+    p, q = rng.dirichlet(np.ones(7), (60, 5)), rng.dirichlet(np.ones(7), (60, 4))
+    return p, q, np.where(np.arange(4) < rng.integers(5, size=(60, 1)), rng.integers(7, size=(60, 4)), -1)
+
+
 needs_transformers = pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
+
+
+@pytest.mark.slow
+@needs_transformers
+def test_transformers_own_verifier_emits_what_the_rule_does_on_the_same_coins() -> None:
+    p, q, drafts = mixed_rows()
+    uniforms, final = np.random.default_rng(3).random((60, 4)), np.random.default_rng(4).random(60)
+    tokens, counts = HuggingFace.installed().inject(p, q, drafts, uniforms, final)
+    expected = token.inject(p, q, drafts, uniforms, final)
+    np.testing.assert_array_equal(tokens, expected[0])
+    np.testing.assert_array_equal(counts, expected[1])
 
 
 needs_sglang = pytest.mark.skipif(
@@ -152,9 +170,7 @@ def test_sglang_own_kernel_has_the_law_of_each_rule() -> None:
 @needs_sglang
 @pytest.mark.parametrize("rule", [token, block], ids=["token", "block"])
 def test_sglang_own_kernel_emits_what_the_rule_does_on_the_same_coins(rule: Sampler) -> None:
-    rng = np.random.default_rng(11)
-    p, q = rng.dirichlet(np.ones(7), (60, 5)), rng.dirichlet(np.ones(7), (60, 4))
-    drafts = rng.integers(7, size=(60, 4))
+    p, q, drafts = mixed_rows()
     kernel = SGLangChain.published(block=rule is block)
     tokens, counts = kernel(p, q, drafts, np.random.default_rng(3))
     coins = np.random.default_rng(3)
