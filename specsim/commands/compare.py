@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -39,7 +40,7 @@ def run(
     from specsim.planning.comparison import compare
 
     with told_of(loaded), progress("comparing") as report:
-        made = compare(loaded.scenario, names, concurrencies=concurrencies, done=report)
+        made = compare(loaded.scenario, names, concurrencies=concurrencies, processes=os.cpu_count() or 1, done=report)
     if not everything:
         _something_applies(made, names)
     files = [] if folder is None else _write(made, folder, title=f"{loaded.scenario.target.model}, {loaded.source}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -99,12 +98,13 @@ def compare(
     names: Sequence[str],
     *,
     concurrencies: Sequence[int] | None = None,
+    processes: int = 1,
     done: Callable[[int, int], None] = lambda _at, _of: None,
 ) -> Comparison:
-    """Run systems on one scenario, in parallel processes; plain decoding always, as the reference.
+    """Run systems on one scenario; plain decoding always, as the reference.
 
-    concurrencies: users of the closed loops of the sweep; None: 1, 2, 4 ... up to max_num_seqs. done(finished, all)
-    reports progress. Raises InputError for an unknown system and for a scenario without requests.
+    concurrencies: users of the closed loops of the sweep; None: 1, 2, 4 ... up to max_num_seqs. processes: run so many
+    at once (a script that asks for several must be importable). done(finished, all) reports progress. Raises InputError for an unknown system and for a scenario without requests.
     """
     chosen = [system(name) for name in dict.fromkeys((PLAIN, *names))]
     if scenario.workload is None:
@@ -115,7 +115,8 @@ def compare(
     composed = [one.name for one in chosen if one.compose is not None]
     rows: list[Row] = []
     left_out: dict[str, str] = {}
-    for at, (name, made) in enumerate(zip(composed, _each(scenario, composed, users), strict=True), start=1):
+    ran = _each(scenario, composed, users, processes)
+    for at, (name, made) in enumerate(zip(composed, ran, strict=True), start=1):
         done(at, len(composed))
         if isinstance(made, Row):
             rows.append(made)
@@ -170,8 +171,8 @@ def _deployed(scenario_toml: str) -> Deployment:
     return deploy(Scenario.from_dict(tomllib.loads(scenario_toml)))
 
 
-def _each(scenario: Scenario, names: Sequence[str], users: Sequence[int]) -> Iterator[Row | str]:
-    processes = min(len(names), os.cpu_count() or 1)
+def _each(scenario: Scenario, names: Sequence[str], users: Sequence[int], processes: int) -> Iterator[Row | str]:
+    processes = min(len(names), processes)
     if processes <= 1:
         yield from (run_one(scenario, name, users) for name in names)
         return

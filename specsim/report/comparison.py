@@ -20,7 +20,7 @@ ALONE = "one request at a time"
 def print_comparison(made: Comparison, loaded: Loaded, *, files: Sequence[Path] = ()) -> None:
     """Print a comparison as text of at most 100 columns, fastest first after plain decoding."""
     target = loaded.scenario.target
-    show(Text(f"{target.model}, {target.dtype}, {target.engine}", style="bold"))
+    show(Text(f"{target.model}, {target.dtype}, on {made.rows[0].hardware[0]}, {target.engine}", style="bold"))
     requests = made.rows[0].requests
     paragraph(
         f"Scenario: {loaded.source}. The same {requests:,} requests, acceptance evidence and seed"
@@ -32,7 +32,7 @@ def print_comparison(made: Comparison, loaded: Loaded, *, files: Sequence[Path] 
     _costs(rows)
     _curves(made)
     _assumed(rows)
-    _left_out("Which do not apply here, and what would they need?", made.left_out)
+    _left_out("Which do not apply here, and why?", made.left_out)
     if made.not_composed:
         heading("Which are not composed yet for a scenario?")
         paragraph(textwrap.fill(", ".join(made.not_composed), console().width))
@@ -44,58 +44,61 @@ def print_comparison(made: Comparison, loaded: Loaded, *, files: Sequence[Path] 
 
 
 def _speeds(rows: Sequence[Row]) -> None:
+    several = len({row.gpus for row in rows}) > 1
+    names = ("speed-\nup", "tokens/s", *(("GPUs", "each") if several else ()), "TPOT\nms", "p95", "TTFT\nms", "p95")
     cells = []
     for row in rows:
         how = row.ran_with + (f"; {ALONE}" if row.one_at_a_time else "")
-        gpus = " + ".join(row.hardware)
-        cells.append(
-            [row.system, how, gpus, ratio(row.speedup), digits(row.output_tokens_per_s), digits(row.per_gpu)]
-            + [digits(1000 * s) for s in (row.tpot_s, row.tpot_p95_s, row.ttft_s, row.ttft_p95_s)]
-        )
+        how += f"; {' + '.join(row.hardware)}" if len(row.hardware) > 1 else ""
+        gpus = [str(row.gpus), digits(row.per_gpu)] if several else []
+        latencies = [digits(1000 * s) for s in (row.tpot_s, row.tpot_p95_s, row.ttft_s, row.ttft_p95_s)]
+        cells.append([row.system, how, ratio(row.speedup), digits(row.output_tokens_per_s), *gpus, *latencies])
     print_table(
         "What do users feel at this workload?",
-        [
-            Column("system", whole=True), Column("ran with"), Column("GPUs"),
-            *(Column(name, right=True) for name in
-              ("speed-\nup", "tokens/s", "a GPU", "TPOT\nms", "p95", "TTFT\nms", "p95")),
-        ],
+        [Column("system", whole=True), Column("ran with"), *(Column(name, right=True, whole=True) for name in names)],
         cells,
         note="Speedup: plain decoding's mean TPOT over the system's. Tokens/s: output, from the first arrival to the"
-        " last finish; under open arrivals it is what arrives unless a system cannot keep up.",
-    )  # fmt: skip
+        " last finish; under open arrivals it is what arrives unless a system cannot keep up. Where there are several"
+        " drafters or lengths, each system has those that the closed form finds fastest at this load.",
+    )
 
 
 def _costs(rows: Sequence[Row]) -> None:
-    cells = []
-    for row in rows:
-        wasted = NOTHING if row.wasted_share is None else f"{100 * row.wasted_share:.0f} %"
-        cells.append(
-            [
-                row.system,
-                ratio(row.tokens_per_round),
-                ratio(row.drafted),
-                wasted,
-                digits(row.weight_bytes / 1e9),
-                digits(row.cache_bytes / 1e9),
-                digits(row.network_bytes) if row.network_bytes else NOTHING,
-                digits(row.flops / 1e9),
-                digits(row.prompt_flops / 1e9),
-                row.lossless,
-            ]
-        )
+    names = (
+        "tokens\n/round",
+        "drafts\n/token",
+        "wasted",
+        "weights\nGB",
+        "cache\nGB",
+        "net kB\n/token",
+        "GFLOP\n/token",
+    )
+    cells = [
+        [
+            row.system,
+            ratio(row.tokens_per_round),
+            ratio(row.drafted),
+            NOTHING if row.wasted_share is None else f"{100 * row.wasted_share:.0f} %",
+            digits(row.weight_bytes / 1e9),
+            digits(row.cache_bytes / 1e9),
+            digits(row.network_bytes / 1e3) if row.network_bytes else NOTHING,
+            digits(row.flops / 1e9),
+            row.lossless,
+        ]
+        for row in rows
+    ]
     print_table(
         "What does it cost?",
         [
             Column("system", whole=True),
-            *(Column(name, right=True) for name in
-              ("tokens\na round", "drafted\na token", "wasted", "weights\nGB", "cache\nGB", "network\nB/token",
-               "GFLOP\na token", "its\nprompt")),
+            *(Column(name, right=True, whole=True) for name in names),
             Column("lossless"),
         ],
         cells,
         note="A token: an output token. Weights, and the cache at its fullest: on each of the target's GPUs. GFLOP: of"
-        " rounds, rejected tokens and drafts included, and of prompts.",
-    )  # fmt: skip
+        f" rounds, rejected tokens and drafts included; prompts take {digits(rows[0].prompt_flops / 1e9)} an output"
+        " token in plain decoding.",
+    )
 
 
 def _curves(made: Comparison) -> None:

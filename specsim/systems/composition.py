@@ -91,6 +91,15 @@ class Composition:
         return total
 
 
+def never(reason: str) -> Callable[[Setting], Composition]:
+    """For what no scenario can hold: a composition that always says why."""
+
+    def refuse(_: Setting) -> Composition:
+        raise NotApplicable(reason)
+
+    return refuse
+
+
 def on_the_replica(
     setting: Setting,
     candidate: Candidate | None,

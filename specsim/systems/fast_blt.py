@@ -16,6 +16,7 @@ from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.composition import never
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
 from specsim.theory.tokens import expected_tokens_iid
@@ -154,5 +155,6 @@ SYSTEM = System(
     ),
     batches="small batches: weights dominate what is read",
     simulate=simulate,
+    compose=never("decodes bytes from a byte-level target, and every target here has a vocabulary of tokens"),
     study="fast_blt",
 )

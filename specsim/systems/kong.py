@@ -20,6 +20,7 @@ from specsim.errors import InputError
 from specsim.simulation.engine import simulate as serve
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.workload import Fixed, Gamma, Workload
+from specsim.systems.composition import never
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.timed_serving import LLAMA_8B_H100, ROOMY, LinearStep
 from specsim.theory.tokens import expected_tokens_iid
@@ -208,5 +209,6 @@ SYSTEM = System(
     ),
     batches="continuous batching is what it is about",
     simulate=simulate,
+    compose=never("is a law of latency under load, not a way to draft; specsim plan has a scenario's own"),
     study="kong",
 )

@@ -24,7 +24,6 @@ from specsim.simulation.workload import Fixed, Poisson, Workload
 from specsim.systems.composition import Composition, on_the_replica
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.timed_serving import LLAMA_8B_H100, ROOMY
-from specsim.theory.tokens import expected_tokens_iid
 
 if TYPE_CHECKING:
     from specsim.planning.setting import Setting
@@ -54,8 +53,8 @@ class SmartSpec:
         self.chosen: dict[int, int] = dict.fromkeys(self.programs, 0)
         self._decay, self._accepted, self._tested = decay, prior, 1.0
         self._probe_every, self._steps = probe_every, 0
-        self._k = np.array(list(self.programs))
-        self._prices: dict[tuple[int, int], Floats] = {}
+        self._k = list(self.programs)
+        self._prices: dict[int, list[list[float]]] = {}
 
     @property
     def rate(self) -> float:
@@ -64,11 +63,14 @@ class SmartSpec:
 
     def __call__(self, sequences: int, mean_cached: float) -> int:
         """K with most expected tokens per second for this batch; the smallest where several are equal."""
-        tokens = sequences * expected_tokens_iid(self.rate, self._k)
-        k = int(self._k[int(np.argmax(tokens / self._seconds(sequences, mean_cached)))])
+        rate, best, k = self.rate, 0.0, 0
+        for length, seconds in zip(self._k, self._seconds(sequences, mean_cached), strict=True):
+            tokens = (1.0 - rate ** (length + 1)) / (1.0 - rate) if rate < 1.0 else length + 1.0
+            if tokens / seconds > best:
+                best, k = tokens / seconds, length
         self._steps += 1
         if k == 0 and self._probe_every and self._steps % self._probe_every == 0:
-            k = int(self._k[1])
+            k = self._k[1]
         self.chosen[k] += sequences
         return k
 
@@ -87,13 +89,16 @@ class SmartSpec:
         self._accepted = self._decay * self._accepted + float(accepted.sum())
         self._tested = self._decay * self._tested + float(np.minimum(accepted + 1, k).sum())
 
-    def _seconds(self, sequences: int, mean_cached: float) -> Floats:
-        context = CONTEXT_STEP * round(mean_cached / CONTEXT_STEP)
-        key = (sequences, context)
-        if key not in self._prices:
-            batch = Batch(np.array([float(sequences)]), np.array([float(sequences * max(context, 1))]))
-            self._prices[key] = np.array([float(p.seconds(batch)[0]) for p in self.programs.values()])
-        return self._prices[key]
+    def _seconds(self, sequences: int, mean_cached: float) -> list[float]:
+        """Seconds of a step of each length; a table by context is made for each batch size that occurs."""
+        step = round(mean_cached / CONTEXT_STEP)
+        table = self._prices.get(sequences)
+        if table is None or step >= len(table):
+            context = np.maximum(CONTEXT_STEP * np.arange(2 * step + 32.0), 1.0)
+            batch = Batch(np.full(len(context), float(sequences)), sequences * context)
+            prices = [np.broadcast_to(p.seconds(batch), context.shape) for p in self.programs.values()]
+            table = self._prices[sequences] = np.stack(prices, axis=1).tolist()
+        return table[step]
 
 
 class _Watched:

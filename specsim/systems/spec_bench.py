@@ -17,6 +17,7 @@ from specsim.acceptance.chains import LengthOnly
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.composition import never
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
 
@@ -211,5 +212,6 @@ SYSTEM = System(
     assumptions=("a method's host work doesn't depend on the target's size", "acceptance is i.i.d. within a draft"),
     batches="batch 1 by protocol",
     simulate=simulate,
+    compose=never("is a survey, not a way to draft; eagle, eagle2, medusa, ngram and leviathan are methods of its"),
     study="spec_bench",
 )
