@@ -104,7 +104,8 @@ def compare(
     """Run systems on one scenario; plain decoding always, as the reference.
 
     concurrencies: users of the closed loops of the sweep; None: 1, 2, 4 ... up to max_num_seqs. processes: run so many
-    at once (a script that asks for several must be importable). done(finished, all) reports progress. Raises InputError for an unknown system and for a scenario without requests.
+    at once (a script that asks for several must be importable). done(finished, all) reports progress. Raises
+    InputError for an unknown system and for a scenario without requests.
     """
     chosen = [system(name) for name in dict.fromkeys((PLAIN, *names))]
     if scenario.workload is None:

@@ -13,8 +13,10 @@ from specsim.simulation.expanded import Outcome
 from specsim.simulation.free_run import finish, streams
 from specsim.simulation.ledger import Ledger
 from specsim.simulation.round_rules import DrawnRounds
-from specsim.simulation.servers import Job, Server
+from specsim.simulation.servers import Server
 from specsim.systems.descriptor import Parameter, System
+from specsim.systems.dsi_serving import compose
+from specsim.systems.stretches import Stretches
 
 
 def servers_needed(lookahead: int, *, draft_s: float, target_s: float) -> int:
@@ -37,91 +39,6 @@ def seconds_per_token(
     return (1 - alpha) * (target_s + lookahead * draft_s * blocks)
 
 
-class _Stretch:
-    """A drafter and targets working on one stream, from the last correction to the next."""
-
-    def __init__(
-        self,
-        env: simpy.Environment,
-        ledger: Ledger,
-        drafter: Server,
-        targets: list[Server],
-        drawn: DrawnRounds,
-        lookahead: int,
-        *,
-        compares_bonus: bool,
-    ) -> None:
-        self.env, self.ledger, self.drafter, self.targets, self.drawn = env, ledger, drafter, targets, drawn
-        self.k, self.compares_bonus = lookahead, compares_bonus
-        self.start()
-
-    def start(self) -> None:
-        """Everything emitted is right: draft from here, and let a target take the next step at once."""
-        self.tasks: list[tuple[Server, Job]] = []
-        self.drafted = self.emitted = self.right = 0
-        self.wrong: int | None = None  # position of the first wrong token, once somebody looked so far
-        self.verify(0)
-        self.draft()
-
-    def draft(self) -> None:
-        self.drafting = Job(self, self.k, self.block_drafted)
-        self.drafter.submit(self.drafting)
-
-    def block_drafted(self, _: Job) -> None:
-        self.drafted += self.k
-        self.verify(self.drafted)
-        self.draft()
-
-    def verify(self, prefix: int) -> None:
-        """Have a target check the first ``prefix`` tokens; it also yields its own next one."""
-        target = min(self.targets, key=lambda server: server.load)
-        job = Job(self, prefix, self.verified)
-        self.tasks.append((target, job))
-        target.submit(job)
-
-    def verified(self, job: Job) -> None:
-        self.tasks = [task for task in self.tasks if task[1] is not job]
-        prefix: int = job.what
-        known = prefix + 1 if self.compares_bonus or prefix == 0 else prefix
-        self.look(known)
-        if self.wrong is not None and self.wrong <= known:
-            self.correct(self.wrong)
-            return
-        if self.emit(known, known):
-            self.stop()
-        elif self.compares_bonus and not any(other.what >= self.emitted for _, other in self.tasks):
-            self.verify(self.emitted)
-
-    def look(self, through: int) -> None:
-        """Whether the drafter's tokens up to there are right; each is decided once."""
-        while self.wrong is None and self.right < through:
-            if self.drawn.accepted(0, 1):
-                self.right += 1
-            else:
-                self.wrong = self.right + 1
-
-    def stop(self) -> None:
-        """Cancel all that is under way."""
-        for server, task in self.tasks:
-            server.cancel(task)
-        self.drafter.cancel(self.drafting)
-
-    def correct(self, wrong: int) -> None:
-        """The token at ``wrong`` is replaced by the target's; all that was built on it is cancelled."""
-        self.stop()
-        self.ledger.waste(0, max(0, self.drafted - (wrong - 1)))
-        if not self.emit(wrong, wrong - 1):
-            self.start()
-
-    def emit(self, through: int, accepted: int) -> bool:
-        new = through - self.emitted
-        if new <= 0:
-            return False
-        kept = max(0, accepted - self.emitted)
-        self.emitted = through
-        return self.ledger.commit(0, self.env.now, drafted=kept, accepted=kept, emitted=new, stage="verify")
-
-
 def simulate(
     rng: np.random.Generator,
     *,
@@ -142,7 +59,7 @@ def simulate(
     drafter = Server(env, "drafter", lambda jobs: sum(job.what for job in jobs) * draft_s)
     pool = [Server(env, f"target[{n}]", lambda jobs: target_s) for n in range(targets)]  # noqa: ARG005
     drawn = DrawnRounds(Iid(alpha), 1, rng)
-    _Stretch(env, ledger, drafter, pool, drawn, lookahead, compares_bonus=compares_bonus)
+    Stretches(env, ledger, drafter, pool, drawn, lookahead, compares_bonus=compares_bonus)
     return finish(env, ledger, [drafter, *pool])
 
 
@@ -165,5 +82,10 @@ SYSTEM = System(
     assumptions=("verification takes one target step", "acceptance is i.i.d.", "cancelling is free"),
     batches="a stream takes all targets; it cannot batch",
     simulate=simulate,
+    compose=compose,
+    inputs=(
+        Parameter("lookahead", 5, "drafted tokens a verification task", "assumed"),
+        Parameter("targets", 7, "target replicas", "the authors' default: an 8-GPU node with one drafter"),
+    ),
     study="dsi",
 )
