@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 import simpy
-from simpy.events import Timeout
 
 from specsim.errors import InputError
+from specsim.simulation.after import After
 from specsim.simulation.cache_limits import BlockPool, CacheLimits, check_fits
 from specsim.simulation.graph import Graph
 from specsim.simulation.ledger import Ledger
@@ -104,13 +104,14 @@ class _Stream:
     """One request on its seat, within a round."""
 
     __slots__ = (
-        "at", "chunk", "graph", "i", "k", "kv", "left", "missing", "needs", "next_k", "pools", "prompt_left", "seat",
-        "starts_with", "turn",
+        "at", "chunk", "graph", "i", "k", "kv", "left", "links", "missing", "needs", "next_k", "pools", "prompt_left",
+        "seat", "starts_with", "turn",
     )  # fmt: skip
 
     def __init__(self, i: int, seat: int, at: dict[str, tuple[Server, int]], prompt: int) -> None:
         self.i, self.seat, self.at, self.prompt_left = i, seat, at, prompt
         self.pools: tuple[BlockPool, ...] = ()
+        self.links: dict[tuple[str, str], Link] = {}
         self.k = self.kv = self.left = self.starts_with = self.needs = self.turn = 0
         self.next_k = -1
         """Length of a round that was chosen and could not run; -1: none."""
@@ -148,7 +149,7 @@ class _Run:
         most = max(spec.batching.max_batch for spec in topology.servers)
         self.graphs = {k: Graph(program, topology, longest * most) for k, program in programs.items()}
         self.link_rng = rng.spawn(1)[0]
-        self.links: dict[tuple[str, int, str, int], Link] = {}
+        self.links: dict[tuple[str, int, int, str], Link] = {}
         self.servers = {spec.device: self._servers_of(spec.device) for spec in topology.servers}
         limited = any(spec.num_blocks is not None for spec in topology.servers)
         self.limits = CacheLimits(self._begin, self._go, self._preempted) if limited else None
@@ -224,13 +225,13 @@ class _Run:
             cache_s=sum(pool.block_s for pool in pools) / max(sum(pool.usable for pool in pools), 1),
             cache_max=max((use.cache_max for use in uses), default=0.0),
         )
-        links = tuple(link.use() for link in dict.fromkeys(self.links.values()))
+        links = tuple(link.use() for link in self.links.values())
         return Outcome(result, uses, links, int(not self.prompt_cached), self.recomputed)
 
     # Requests
 
     def _arrive_at(self, i: int, when_s: float) -> None:
-        Timeout(self.env, when_s - self.env.now).callbacks.append(lambda _: self._arrive(i))
+        After(self.env, when_s - self.env.now, lambda _: self._arrive(i))
 
     def _arrive(self, i: int) -> None:
         self.waiting.append(i)
@@ -322,9 +323,10 @@ class _Run:
         stream.missing = graph.missing.copy()
         home = self.topology.home
         for root in graph.roots:
-            if home is None or home == graph.legs[root].device:
+            if graph.at_home[root]:
                 self._run_leg(stream, root)
             else:
+                assert home is not None
                 self._carry(stream, home, root)
 
     def _run_leg(self, stream: _Stream, leg: int) -> None:
@@ -339,20 +341,18 @@ class _Run:
         stream: _Stream = job.owner
         leg: int = job.what[3]
         graph = stream.graph
-        after = graph.after[leg]
-        device = graph.legs[leg].device
-        for other in after:
-            if graph.legs[other].device == device:
-                self._arrived(stream, other)
-            else:
-                self._carry(stream, device, other)
-        if not after:
-            home = self.topology.home
-            if home is None or home == device:
-                self._sink(stream)
-            else:
-                link = self._link(stream, device, home)
-                link.send(self.topology.reply_bytes, lambda _: self._sink(stream))
+        for other in graph.after_here[leg]:
+            self._arrived(stream, other)
+        for other in graph.after_away[leg]:
+            self._carry(stream, graph.legs[leg].device, other)
+        if graph.after[leg]:
+            return
+        if graph.at_home[leg]:
+            self._sink(stream)
+        else:
+            assert self.topology.home is not None
+            link = self._link(stream, graph.legs[leg].device, self.topology.home)
+            link.send(self.topology.reply_bytes, lambda _: self._sink(stream))
 
     def _carry(self, stream: _Stream, origin: str, leg: int) -> None:
         to = stream.graph.legs[leg]
@@ -390,19 +390,16 @@ class _Run:
             self._begin(stream)
 
     def _link(self, stream: _Stream, origin: str, to: str) -> Link:
-        a, b = stream.at[origin][1], stream.at[to][1]
-        key = (origin, a, to, b)
-        link = self.links.get(key)
+        link = stream.links.get((origin, to))
         if link is None:
+            a, b = stream.at[origin][1], stream.at[to][1]
             spec = next(one for one in self.topology.links if one.origin == origin and one.to == to)
-            key_of = {"pair": (a, b), "origin": (a, 0), "all": (0, 0)}[spec.per]
-            shared = (origin, -1 - key_of[0], to, -1 - key_of[1])
+            key = (origin, *{"pair": (a, b), "origin": (a, -1), "all": (-1, -1)}[spec.per], to)
             name = {"pair": f"{origin}[{a}] -> {to}[{b}]", "origin": f"{origin}[{a}] -> {to}"}.get(spec.per)
-            link = self.links.get(shared)
+            link = self.links.get(key)
             if link is None:
-                link = Link(self.env, name or f"{origin} -> {to}", spec.law, self.link_rng)
-                self.links[shared] = link
-            self.links[key] = link
+                link = self.links[key] = Link(self.env, name or f"{origin} -> {to}", spec.law, self.link_rng)
+            stream.links[origin, to] = link
         return link
 
     # Servers
@@ -416,16 +413,23 @@ class _Run:
                 seconds = factor * price.decode(1, kv)
                 self.batch_s += seconds
                 return float(seconds)
-        chunks = tuple(job.what[2] for job in jobs if job.what[2] is not None)
-        decoding = [job.what for job in jobs if job.what[2] is None]
-        cached = sum(what[1] for what in decoding)
-        price = max((job.what[0] for job in jobs), key=lambda one: one.k)
+        chunks: list[Chunk] = []
+        decoding, cached, longest = 0, 0, jobs[0].what[0]
+        for job in jobs:
+            price, kv, chunk, _ = job.what
+            if chunk is None:
+                decoding += 1
+                cached += kv
+            else:
+                chunks.append(chunk)
+            if price.k > longest.k:
+                longest = price
         if not chunks:
-            seconds = factor * price.decode(len(decoding), cached)
+            seconds = factor * longest.decode(decoding, cached)
         else:
             self.mixed += 1
-            seconds = factor * price.mixed(len(decoding), cached, chunks)
-        self.batch_s += seconds * len(decoding)
+            seconds = factor * longest.mixed(decoding, cached, tuple(chunks))
+        self.batch_s += seconds * decoding
         return float(seconds)
 
     # Diagnosis
@@ -448,7 +452,7 @@ class _Run:
                         stage = stream.graph.legs[job.what[3]].name
                         held = "is busy" if server.busy else f"waits for {server.waits_for()}"
                         return f"(stage {stage}) waits for server {server.name}, {place} ahead of it; the server {held}"
-        flying = [link.name for link in dict.fromkeys(self.links.values()) if link.flying]
+        flying = [link.name for link in self.links.values() if link.flying]
         if flying:
             return f"waits for a message on link {', '.join(flying)}"
         return f"runs stage {stream.graph.last} ({self.ledger.rounds[stream.i]} rounds so far)"

@@ -21,6 +21,13 @@ class Graph:
         self.after = [tuple(j for j, other in enumerate(self.legs) if i in other.after) for i in range(len(self.legs))]
         self.roots = tuple(i for i, n in enumerate(self.missing) if n == 0)
         self.sinks = sum(not after for after in self.after)
+        here = [
+            tuple(j for j in after if self.legs[j].device == self.legs[i].device) for i, after in enumerate(self.after)
+        ]
+        self.after_here = here
+        self.after_away = [tuple(j for j in after if j not in here[i]) for i, after in enumerate(self.after)]
+        home = topology.home
+        self.at_home = [home is None or home == leg.device for leg in self.legs]
         self.last = self.legs[-1].name
         for i, leg in enumerate(self.legs):
             for j in self.after[i]:

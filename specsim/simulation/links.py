@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 import simpy
-from simpy.events import Event, Timeout
+from simpy.events import Event
 
 from specsim.errors import InputError
+from specsim.simulation.after import After
 
 Arrived = Callable[[Event], Any]
 
@@ -73,11 +74,13 @@ class Link:
         self._draws: list[float] = []
         self._free_s = 0.0
         self._fair = law.sharing == "shared" and np.isfinite(law.bytes_per_s)
+        self._plain = not self._fair and law.loss == 0
+        self._bytes_per_s, self._latency_s, self._jitter = law.bytes_per_s, law.latency_s, law.jitter
         # Sharing: a message of b bytes and weight w is through when the work per unit of weight has grown by b / w.
         self._through = self._changed_s = self._weight = 0.0
         self._sharing: list[tuple[float, int, float, float, Arrived]] = []
         self._sent = 0
-        self._next: Timeout | None = None
+        self._next: After | None = None
         self._last_s = 0.0
         self.messages = self.lost = 0
         self.bytes_sent = self.busy_s = 0.0
@@ -90,7 +93,16 @@ class Link:
     def send(self, message_bytes: float, arrived: Arrived, weight: float = 1.0) -> None:
         """Send a message; ``arrived(event)`` is called when it is there."""
         self._sent += 1
-        self._transmit(message_bytes, arrived, weight)
+        if not self._plain:
+            self._transmit(message_bytes, arrived, weight)
+            return
+        self.bytes_sent += message_bytes  # what ``_transmit`` and ``_deliver`` do where nothing is shared or lost
+        took = message_bytes / self._bytes_per_s
+        now, free = self.env.now, self._free_s
+        sent = (now if now > free else free) + took
+        self._free_s = sent
+        self.busy_s += took
+        self._travel(sent - now, now, arrived)
 
     def sending(self, message_bytes: float, weight: float = 1.0) -> Event:
         """The same for processes: an event that happens when the message is there."""
@@ -118,16 +130,20 @@ class Link:
         law = self.law
         if law.loss and self._draw() < law.loss:
             self.lost += 1
-            again = Timeout(self.env, until_sent_s + law.retry_s)
-            again.callbacks.append(lambda _: self._transmit(message_bytes, arrived, weight))
+            After(self.env, until_sent_s + law.retry_s, lambda _: self._transmit(message_bytes, arrived, weight))
             return
-        latency = law.latency_s
-        if law.jitter:
-            latency *= 1.0 + law.jitter * (2.0 * self._draw() - 1.0)
-        there = Timeout(self.env, until_sent_s + latency)
-        there.callbacks.append(arrived)
+        self._travel(until_sent_s, self.env.now, arrived)
+
+    def _travel(self, until_sent_s: float, now: float, arrived: Arrived) -> None:
+        latency = self._latency_s
+        if self._jitter:
+            draws = self._draws
+            latency *= 1.0 + self._jitter * (2.0 * (draws.pop() if draws else self._draw()) - 1.0)
+        under_way = until_sent_s + latency
+        After(self.env, under_way, arrived)
         self.messages += 1
-        self._last_s = max(self._last_s, self.env.now + until_sent_s + latency)
+        if now + under_way > self._last_s:
+            self._last_s = now + under_way
 
     def _share(self, message_bytes: float, arrived: Arrived, weight: float) -> None:
         if not weight > 0:
@@ -146,8 +162,7 @@ class Link:
 
     def _schedule(self) -> None:
         left = max(0.0, self._sharing[0][0] - self._through)
-        self._next = Timeout(self.env, left * self._weight / self.law.bytes_per_s)
-        self._next.callbacks.append(self._one_through)
+        self._next = After(self.env, left * self._weight / self.law.bytes_per_s, self._one_through)
 
     def _one_through(self, event: Event) -> None:
         if event is not self._next:

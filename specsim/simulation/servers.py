@@ -10,12 +10,15 @@ from typing import Any, Literal
 
 import numpy as np
 import simpy
-from simpy.events import Event, Timeout
+from simpy.events import Event
 
 from specsim.errors import InputError
+from specsim.simulation.after import After
 from specsim.simulation.cache_limits import BlockPool
 
 Done = Callable[["Job"], Any]
+
+_NEVER = float("nan")
 
 
 class Job:
@@ -30,7 +33,7 @@ class Job:
     def __init__(self, owner: Any, what: Any, then: Done, priority: float = 0.0) -> None:
         self.owner, self.what, self.then, self.priority = owner, what, then, priority
         self.cancelled = False
-        self.came_s = self.started_s = float("nan")
+        self.came_s = self.started_s = _NEVER
 
     def __lt__(self, other: Job) -> bool:
         return self.priority < other.priority
@@ -103,11 +106,12 @@ class Server:
         self._heap: list[tuple[float, int, Job]] = []
         self._by_priority = self.batching.order == "priority"
         self._eager = self.batching.window_s == 0 and self.batching.min_batch == 1
+        self._at_once = self._eager and not self._by_priority and self.batching.take is None
         self._running: list[Job] = []
-        self._end: Timeout | None = None
+        self._end: After | None = None
         self._end_s = 0.0
         self._came = 0
-        self._window: Timeout | None = None
+        self._window: After | None = None
         self._closed = False  # the window is over: what is there goes
         self.busy_s = self.wasted_s = 0.0
         self.batches = self.jobs = 0
@@ -129,6 +133,9 @@ class Server:
     def submit(self, job: Job) -> None:
         """Queue a job; ``job.then(job)`` is called when its batch is done."""
         job.came_s = self.env.now
+        if self._at_once and not self._running and not self._queue:
+            self._start([job])
+            return
         if self._by_priority:
             heappush(self._heap, (job.priority, self._came, job))
             self._came += 1
@@ -180,8 +187,10 @@ class Server:
         if self._window is not None:
             self._window = None
         batch = self._form()
-        if not batch:
-            return
+        if batch:
+            self._start(batch)
+
+    def _start(self, batch: list[Job]) -> None:
         seconds = self._price(batch)
         if not 0 <= seconds < np.inf:
             raise InputError(f"a batch of {len(batch)} takes {seconds} s", field=f"server {self.name}")
@@ -192,24 +201,27 @@ class Server:
         self.batches += 1
         self.jobs += len(batch)
         self.busy_s += seconds
-        self._end = Timeout(self.env, seconds)
+        self._end = After(self.env, seconds, self._finish)
         self._end_s = now + seconds
-        self._end.callbacks.append(self._finish)
 
     def _ready(self) -> bool:
-        queued = len(self.waiting())
+        queued, first = 0, np.inf
+        for job in (entry[2] for entry in self._heap) if self._by_priority else self._queue:
+            if not job.cancelled:
+                queued += 1
+                if job.came_s < first:
+                    first = job.came_s
         if queued >= self.batching.max_batch or self._closed:
             return queued > 0
         if queued < self.batching.min_batch:
             return False
         if self.batching.window_s == 0:
             return True
-        left = min(job.came_s for job in self.waiting()) + self.batching.window_s - self.env.now
+        left = first + self.batching.window_s - self.env.now
         if left <= 0:
             return True
         if self._window is None:
-            self._window = Timeout(self.env, left)
-            self._window.callbacks.append(self._window_over)
+            self._window = After(self.env, left, self._window_over)
         return False
 
     def _window_over(self, event: Event) -> None:
@@ -267,4 +279,4 @@ class Server:
         if self.batching.max_batch == 1:
             self._consider(None)
         else:
-            Timeout(self.env, 0.0).callbacks.append(self._consider)
+            After(self.env, 0.0, self._consider)
