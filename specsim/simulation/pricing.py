@@ -39,7 +39,7 @@ class Pricer:
             block = np.arange(first, first + _TOGETHER, dtype=np.float64)
             made = self.program.seconds(Batch(sequences=block[:, None], kv_tokens=self._knots[None, :]))
             table = np.broadcast_to(made, (_TOGETHER, len(self._knots)))
-            _check(table, f"{first}..{first + _TOGETHER - 1} decoding sequences")
+            self._check(table, f"{first}..{first + _TOGETHER - 1} decoding sequences")
             for row, batch in enumerate(range(first, first + _TOGETHER)):
                 self._tables[batch] = np.ascontiguousarray(table[row])
             seconds = self._tables[sequences]
@@ -61,11 +61,13 @@ class Pricer:
         if seconds is None:
             batch = Batch(sequences, int(kv_tokens), prefill=tuple(PrefillChunk(*chunk) for chunk in chunks))
             made = self.program.seconds(batch)
-            _check(made, f"{sequences} decoding sequences and prefill {chunks}")
+            self._check(made, f"{sequences} decoding sequences and prefill {chunks}")
             seconds = self._mixed[key] = float(made)
         return seconds
 
-
-def _check(seconds: Floats, what: str) -> None:
-    if not (np.isfinite(seconds).all() and bool((seconds > 0).all())):
-        raise InputError(f"the cost of an iteration with {what} is not a positive number of seconds", field="cost")
+    def _check(self, seconds: Floats, what: str) -> None:
+        if not (np.isfinite(seconds).all() and bool((seconds > 0).all())):
+            raise InputError(
+                f"the cost of an iteration with {what} is not a positive number of seconds",
+                field=f"{self.program.name}: cost",
+            )

@@ -83,6 +83,11 @@ class Times:
     draft_s: float = 0.05
     position_share: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("target_s", "small_s", "merge_s", "draft_s", "position_share"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise InputError(f"{getattr(self, name)}; give 0 or more", field=name)
+
     def pass_s(self, one_s: float, positions: int) -> float:
         """A pass over so many positions of a model whose single one takes ``one_s``."""
         return one_s * (1.0 + self.position_share * (positions - 1))
@@ -134,6 +139,8 @@ def simulate(
 ) -> Outcome:
     """One stream of the ensemble; a second is one pass of the large model. k = 0: as published, nothing is drafted."""
     rate_in_range(alpha)
+    if not parallel and (logit_bytes or one_way_s or np.isfinite(bytes_per_s)):
+        raise InputError("links join the small models only where they run in parallel", field="parallel")
     times = Times(1.0, small_s, merge_s, draft_s, position_share)
     program = ensemble_round(k, times, parallel=parallel, logit_bytes=logit_bytes)
     place = on_one("gpu")

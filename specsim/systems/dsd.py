@@ -176,6 +176,10 @@ def simulate(
         raise InputError(f"{mode!r}; use distributed or fused", field="mode")
     if targets < 1 or drafters < 1:
         raise InputError(f"{drafters} drafters, {targets} targets; give at least 1", field="drafters, targets")
+    if gamma < 1:
+        raise InputError(f"{gamma}; give at least 1 drafted token", field="gamma")
+    if not 0 <= think_s < np.inf or not 0 <= think_min_s < np.inf:
+        raise InputError(f"{think_s} and {think_min_s} s; give 0 or more", field="think_s, think_min_s")
     price = costs or Costs()
     factors = tuple(time_factor) or (1.0,) * targets
     for_load, for_route, for_rounds, for_think, for_links = rng.spawn(5)
@@ -220,7 +224,7 @@ def conversations_per_s(made: Outcome) -> float:
     """Conversations a second between the first and the last fifth of all that finish: neither filling nor draining."""
     ends = np.sort(made.result.finish_s)
     first, last = len(ends) // 5, 4 * len(ends) // 5
-    if last <= first:
+    if len(ends) < 5:
         raise InputError(f"{len(ends)} conversations; give 5 or more", field="conversations")
     return float((last - first) / (ends[last] - ends[first]))
 

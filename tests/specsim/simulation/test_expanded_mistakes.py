@@ -98,6 +98,10 @@ def go(program=None, rule=None, topology=None, *, n=2, **options):
         (lambda: go(seats=0), "seats: 0"),
         (lambda: go(two(seconds=-1.0)), "stage verify: seconds: -1.0"),
         (lambda: go(two(bytes_in=-1.0)), "stage verify: bytes_in: -1.0"),
+        (
+            lambda: go(prompt_cached=False),
+            "two: draft: cost: the cost of an iteration with 0 decoding sequences and prefill",
+        ),
         (lambda: timed_program("t", 1, timed_pass("a", 1.0), timed_pass("a", 1.0)), None),
     ],
 )
@@ -154,3 +158,13 @@ def test_a_message_on_its_way_is_named():
     with pytest.raises(InputError) as caught:
         go(rule=Rule(accepted=0, emitted=0), topology=place(LinkLaw(latency_s=1.0)), n=1, patience=5001)
     assert "link edge[0] -> cloud[0]" in caught.value.lines[1] or "runs stage" in caught.value.lines[1]
+
+
+def test_a_static_batch_that_waits_for_one_without_blocks_says_so():
+    draft = timed_pass("draft", 1e-3, device="edge", repeats=2, prefill_s_per_token=1e-4)
+    verify = timed_pass("verify", 5e-3, device="cloud", after=("draft",), prefill_s_per_token=1e-4)
+    servers = (ServerSpec("edge", 3), ServerSpec("cloud", batching=Batching(3, min_batch=3), num_blocks=4))
+    with pytest.raises(InputError) as caught:
+        go(timed_program("two", 2, draft, verify), topology=place(servers=servers), n=3, prompt_cached=False)
+    assert "a deadlock" in caught.value.lines[0]
+    assert any("cache blocks on server cloud, 0 are free" in line for line in caught.value.lines), caught.value.lines

@@ -108,7 +108,11 @@ def test_sampled_texts_have_its_law_and_not_the_targets():
         (lambda: ensemble.ensemble_law((0.5, 0.5), (0.5, 0.5), (0.5, 0.5), 1, top_p=0.0), r"top_p: 0.0; give"),
         (lambda: token_s(alpha=1.2), "alpha: 1.2"),
         (lambda: token_s(k=-1), "repeats: -1|k: -1"),
-        (lambda: token_s(small_s=-0.1), "stage antibiased: seconds: -0.1"),
+        (lambda: token_s(small_s=-0.1), "small_s: -0.1"),
+        (lambda: token_s(draft_s=-0.1), "draft_s: -0.1"),
+        (lambda: token_s(position_share=-9.0), "position_share: -9.0"),
+        (lambda: token_s(one_way_s=0.1), "parallel: links join"),
+        (lambda: token_s(parallel=True, merge_s=0.0), "three models, merge: merge: cost"),
         (lambda: token_s(parallel=True, bytes_per_s=0.0), "0 bytes/s carry nothing"),
     ],
 )

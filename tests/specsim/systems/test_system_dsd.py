@@ -107,7 +107,8 @@ def test_a_controller_that_takes_a_linear_cost_for_flat(alpha, best, flat):
         ({"time_factor": (1.0, 2.0, 3.0)}, "server cloud: time_factor: 3 factors for 2 instances"),
         ({"time_factor": (1.0, 0.0)}, "server cloud: time_factor: 0.0"),
         ({"bytes_per_s": 0.0}, "link edge -> cloud: bytes_per_s: 0 bytes/s carry nothing"),
-        ({"gamma": -1}, "stage draft: repeats: -1"),
+        ({"gamma": 0}, "gamma: 0; give at least 1"),
+        ({"think_s": -1.0}, "think_s, think_min_s: -1.0"),
         ({"window": (1, 4)}, "window: windows for states need conversations"),
         ({"max_batch": 0}, "server cloud: max_batch: 0"),
         ({"conversations": 0}, "requests"),
@@ -116,6 +117,11 @@ def test_a_controller_that_takes_a_linear_cost_for_flat(alpha, best, flat):
 def test_refuses(changes, message):
     with pytest.raises(InputError, match=message):
         small(**changes)
+
+
+def test_a_rate_needs_a_few_conversations():
+    with pytest.raises(InputError, match="conversations: 4 conversations; give 5 or more"):
+        dsd.conversations_per_s(small(conversations=4))
 
 
 def test_too_few_windows_for_the_states():
