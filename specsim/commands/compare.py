@@ -73,8 +73,15 @@ def _write(made: Comparison, folder: Path, *, title: str) -> list[Path]:
     """Tables and, where matplotlib is there, the picture; each beside its place and renamed."""
     folder.mkdir(parents=True, exist_ok=True)
     flat = [
-        {k: " + ".join(v) if k == "hardware" else "; ".join(v) if k == "assumed" else v for k, v in row.items()}
-        for row in ({k: v for k, v in asdict(one).items() if k != "sweep"} for one in made.rows)
+        {
+            **{key: value for key, value in asdict(row).items() if key not in ("sweep", "stretch_tpot_s")},
+            "hardware": " + ".join(row.hardware),
+            "speedup": row.speedup.value,
+            "speedup_low": row.speedup.low,
+            "speedup_high": row.speedup.high,
+            "assumed": "; ".join(row.assumed),
+        }
+        for row in made.rows
     ]
     points = [{"system": row.system, "gpus": row.gpus, **asdict(p)} for row in made.rows for p in row.sweep]
     texts = {

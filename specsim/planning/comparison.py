@@ -16,6 +16,7 @@ from specsim.planning.deployment import Deployment, deploy
 from specsim.planning.setting import Setting
 from specsim.scenario import Scenario
 from specsim.simulation.expanded import Outcome
+from specsim.simulation.intervals import Estimate, across
 from specsim.simulation.workload import Requests
 from specsim.systems.catalogue import system
 from specsim.systems.composition import Composition, NotApplicable
@@ -26,6 +27,9 @@ PLAIN = "plain"
 
 SWEEP_ROUNDS = 4
 """Requests of a point of the sweep, over its users: the first and the last of each user are left out."""
+
+STRETCHES = 20
+"""Stretches of requests, in order of arrival, that a speedup's interval is made from."""
 
 LEAST_REQUESTS = 32
 """Requests of a point with few users."""
@@ -45,7 +49,8 @@ class Point:
 class Row:
     """What one system did with the scenario's requests; seconds, bytes and operations are means unless named.
 
-    per_gpu: output tokens a second and GPU. speedup: plain decoding's mean TPOT over this one's. drafted, flops (of
+    per_gpu: output tokens a second and GPU. speedup: plain decoding's mean TPOT over this one's, with a 90 % interval
+    from stretches of requests (their mean TPOT: ``stretch_tpot_s``), paired since both ran the same. drafted, flops (of
     rounds), prompt_flops, network_bytes: an output token. wasted_share: of drafted tokens. weight_bytes, cache_bytes:
     on each of the target's GPUs, the cache at its fullest.
     """
@@ -59,11 +64,12 @@ class Row:
     requests: int
     output_tokens_per_s: float
     per_gpu: float
-    speedup: float
+    speedup: Estimate
     ttft_s: float
     ttft_p95_s: float
     tpot_s: float
     tpot_p95_s: float
+    stretch_tpot_s: tuple[float, ...]
     tokens_per_round: float
     drafted: float
     wasted_share: float | None
@@ -123,9 +129,14 @@ def compare(
             rows.append(made)
         else:
             left_out[name] = made
-    plain = rows[0].tpot_s
-    rows = [replace(row, speedup=plain / row.tpot_s) for row in rows]
+    rows = [replace(row, speedup=_speedup(rows[0], row)) for row in rows]
     return Comparison(tuple(rows), left_out, tuple(one.name for one in chosen if one.compose is None))
+
+
+def _speedup(plain: Row, row: Row) -> Estimate:
+    each = [a / b for a, b in zip(plain.stretch_tpot_s, row.stretch_tpot_s, strict=True)]
+    found = across(each, least=2).around(plain.tpot_s / row.tpot_s)
+    return Estimate(float(found.value), float(found.low), float(found.high))
 
 
 def doubling(most: int) -> tuple[int, ...]:
@@ -224,11 +235,12 @@ def _row(
         requests=len(result.arrival_s),
         output_tokens_per_s=outcome.tokens_per_s,
         per_gpu=outcome.tokens_per_s / composition.gpus,
-        speedup=1.0,
+        speedup=Estimate(1.0, 1.0, 1.0),
         ttft_s=float(result.ttft_s.mean()),
         ttft_p95_s=float(np.quantile(result.ttft_s, 0.95)),
         tpot_s=float(tpot.mean()),
         tpot_p95_s=float(np.quantile(tpot, 0.95)),
+        stretch_tpot_s=tuple(float(part.mean()) for part in np.array_split(tpot, min(STRETCHES, tpot.size))),
         tokens_per_round=outcome.tokens_per_round,
         drafted=drafted / tokens,
         wasted_share=(drafted - float(result.accepted.sum())) / drafted if drafted else None,

@@ -27,7 +27,7 @@ def print_comparison(made: Comparison, loaded: Loaded, *, files: Sequence[Path] 
         f" ({loaded.scenario.simulation.seed}) for every system.",
         style="dim",
     )
-    rows = [made.rows[0], *sorted(made.rows[1:], key=lambda row: -row.speedup)]
+    rows = [made.rows[0], *sorted(made.rows[1:], key=lambda row: -row.speedup.value)]
     _speeds(rows)
     _costs(rows)
     _curves(made)
@@ -45,22 +45,29 @@ def print_comparison(made: Comparison, loaded: Loaded, *, files: Sequence[Path] 
 
 def _speeds(rows: Sequence[Row]) -> None:
     several = len({row.gpus for row in rows}) > 1
-    names = ("speed-\nup", "tokens/s", *(("GPUs", "each") if several else ()), "TPOT\nms", "p95", "TTFT\nms", "p95")
+    names = ("speedup", "tokens/s", *(("GPUs", "each") if several else ()), "TPOT\nms", "p95", "TTFT\nms", "p95")
     cells = []
     for row in rows:
         how = row.ran_with + (f"; {ALONE}" if row.one_at_a_time else "")
         how += f"; {' + '.join(row.hardware)}" if len(row.hardware) > 1 else ""
         gpus = [str(row.gpus), digits(row.per_gpu)] if several else []
         latencies = [digits(1000 * s) for s in (row.tpot_s, row.tpot_p95_s, row.ttft_s, row.ttft_p95_s)]
-        cells.append([row.system, how, ratio(row.speedup), digits(row.output_tokens_per_s), *gpus, *latencies])
+        cells.append([row.system, how, _speedup(row), digits(row.output_tokens_per_s), *gpus, *latencies])
     print_table(
         "What do users feel at this workload?",
         [Column("system", whole=True), Column("ran with"), *(Column(name, right=True, whole=True) for name in names)],
         cells,
-        note="Speedup: plain decoding's mean TPOT over the system's. Tokens/s: output, from the first arrival to the"
-        " last finish; under open arrivals it is what arrives unless a system cannot keep up. Where there are several"
-        " drafters or lengths, each system has those that the closed form finds fastest at this load.",
+        note="Speedup: plain decoding's mean TPOT over the system's, and its 90 % interval. Tokens/s: output, from the"
+        " first arrival to the last finish; under open arrivals it is what arrives unless a system cannot keep up."
+        " Where there are several drafters or lengths, each system has those that the closed form finds fastest at"
+        " this load.",
     )
+
+
+def _speedup(row: Row) -> str:
+    found = row.speedup
+    half = max(found.high - found.value, found.value - found.low)
+    return f"{ratio(found.value)} ±{half:.2f}" if half else ratio(found.value)
 
 
 def _costs(rows: Sequence[Row]) -> None:

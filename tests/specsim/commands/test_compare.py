@@ -73,13 +73,15 @@ def test_json_and_files_hold_the_same_numbers(scenario, tmp_path, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert [row["system"] for row in printed["rows"]] == ["plain", "eagle3"]
     plain, eagle = printed["rows"]
-    assert plain["speedup"] == 1.0
-    assert eagle["speedup"] == plain["tpot_s"] / eagle["tpot_s"]
+    assert plain["speedup"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert eagle["speedup"]["value"] == plain["tpot_s"] / eagle["tpot_s"]
+    assert eagle["speedup"]["low"] < eagle["speedup"]["value"] < eagle["speedup"]["high"]
     assert eagle["weight_bytes"] > plain["weight_bytes"]
     assert json.loads((out / "compare.json").read_text())["rows"] == printed["rows"]
     with (out / "compare.csv").open() as text:
         table = list(csv.DictReader(text))
     assert float(table[1]["tpot_s"]) == eagle["tpot_s"]
+    assert float(table[1]["speedup_low"]) == eagle["speedup"]["low"]
     assert (out / "latency_throughput.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(p.name for p in out.iterdir()) == [
         "compare.csv", "compare.json", "latency_throughput.png", "sweep.csv"

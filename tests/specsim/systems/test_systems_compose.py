@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specsim.drafting.trees import beam_tree, chain, full_branching, grown_tree
-from specsim.planning.comparison import compose, run_one
+from specsim.planning.comparison import compare, compose, run_one
 from specsim.planning.deployment import deploy
 from specsim.scenario import Scenario
 from specsim.simulation.engine import simulate
@@ -201,6 +201,18 @@ def test_a_slower_network_never_makes_pearl_faster():
     slow = document(network={"latency_s": 2e-3, "bandwidth_bytes_per_s": 1e8})
     times = [run_one(s, "pearl", (1,)).tpot_s for s in (SCENARIO, Scenario.from_dict(slow))]
     assert times[1] > times[0]
+
+
+@pytest.mark.slow
+def test_a_speedups_interval_covers_what_many_requests_give():
+    def speedup(requests, seed):
+        scenario = Scenario.from_dict(document(simulation={"requests": requests, "seed": seed}))
+        return compare(scenario, ["mtp"], concurrencies=[]).rows[1].speedup
+
+    many = speedup(2000, 0)
+    few = [speedup(80, seed) for seed in range(1, 13)]
+    assert sum(one.low <= many.value <= one.high for one in few) >= 8  # fewer with probability 0.004 at 90 %
+    assert all(many.high - many.low < one.high - one.low for one in few)
 
 
 def test_what_cannot_batch_serves_one_at_a_time():
