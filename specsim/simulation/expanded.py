@@ -262,7 +262,8 @@ class _Run:
     def _preempted(self, stream: _Stream) -> None:
         """Its caches are gone: it computes prompt and output again, and then runs the round that it had chosen."""
         self.ledger.preemptions[stream.i] += 1
-        stream.next_k = stream.k if stream.chunk is None else -1
+        if stream.chunk is None:
+            stream.next_k = stream.k
         stream.prompt_left = stream.starts_with = self.ledger.prompt[stream.i] + self.ledger.emitted[stream.i]
         stream.kv = 0
 
