@@ -165,10 +165,9 @@ def compose(given: System, deployment: Deployment) -> tuple[Composition, tuple[s
     """The system on this scenario, and everything that was assumed; raises NotApplicable with what is missing."""
     assert given.compose is not None
     own = deployment.scenario.systems.get(given.name, {})
-    for parameter in given.inputs:
-        if parameter.default is None and parameter.name not in own:
-            missing = f"[systems.{given.key}] {parameter.name} ({parameter.meaning})"
-            raise NotApplicable(f"needs {missing}: the scenario does not say")
+    missing = [f"{p.name} ({p.meaning})" for p in given.inputs if p.default is None and p.name not in own]
+    if missing:
+        raise NotApplicable(f"needs [systems.{given.key}] {', '.join(missing)}: the scenario does not say")
     numbers = {p.name: own.get(p.name, p.default) for p in given.inputs}
     defaults = tuple(f"{p.name} = {p.default:g} ({p.source})" for p in given.inputs if p.name not in own)
     known = {name: value for name, value in numbers.items() if value is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +22,7 @@ from specsim.simulation.links import LinkLaw
 from specsim.simulation.program import Batch, Pass, RoundProgram
 from specsim.simulation.topology import LinkSpec
 from specsim.simulation.workload import ClosedLoop
-from specsim.systems.apart import TOKEN_BYTES, draft_passes
+from specsim.systems.apart import TOKEN_BYTES, device_passes, draft_passes
 from specsim.systems.composition import Device, NotApplicable
 from specsim.systems.draft_tree import draft_tree
 from specsim.systems.draft_verify import speculative_host, verify_pass
@@ -70,12 +70,32 @@ class Setting:
             raise NotApplicable(f"the acceptance of {names} does not cover {asked}: give evidence that does")
         return options[0] if len(options) == 1 else min(options, key=lambda one: self._slowness(*one))
 
-    def count(self, name: str) -> int:
-        """One of the system's numbers that counts something. InputError unless it is whole and positive."""
+    def number(self, name: str, *, above: float | None = None, least: float = 0.0, most: float = np.inf) -> float:
+        """One of the system's numbers. InputError unless ``least`` or more (``above``: more) and ``most`` at most."""
         value = self.numbers[name]
-        if value < 1 or value != int(value):
-            raise InputError(f"{value:g}; give a whole number, at least 1", field=f"systems.{self.key}.{name}")
+        low = value >= least if above is None else value > above
+        if not low or value > most:
+            wanted = f"{least:g} or more" if above is None else f"more than {above:g}"
+            limit = "" if most == np.inf else f", at most {most:g}"
+            raise InputError(f"{value:g}; give {wanted}{limit}", field=f"systems.{self.key}.{name}")
+        return value
+
+    def count(self, name: str, *, least: int = 1, most: int | None = None) -> int:
+        """One of the system's numbers that counts something. InputError unless it is whole and in least..most."""
+        value = self.numbers[name]
+        if value < least or value != int(value) or (most is not None and value > most):
+            limit = "" if most is None else f", at most {most}"
+            raise InputError(
+                f"{value:g}; give a whole number, at least {least}{limit}", field=f"systems.{self.key}.{name}"
+            )
         return int(value)
+
+    @property
+    def mean_prompt_tokens(self) -> float:
+        """Of the scenario's requests."""
+        workload = self.deployment.workload
+        assert workload is not None
+        return workload.mean_prompt_tokens
 
     def most(self, candidate: Candidate, k: int) -> int:
         """``k``, or the longest draft that the drafter's evidence covers where that is less."""
@@ -143,6 +163,15 @@ class Setting:
         )  # fmt: skip
         return LinkSpec(a, b, law), LinkSpec(b, a, law)
 
+    def own_links(
+        self, a: str, b: str, *, latency: str = "one_way_s", bandwidth: str = "bytes_per_s", jitter: str | None = None
+    ) -> tuple[LinkSpec, LinkSpec]:
+        """Links in both directions, from numbers of the system's own."""
+        law = LinkLaw(
+            self.number(latency), self.number(bandwidth, above=0), jitter=self.number(jitter, most=1) if jitter else 0.0
+        )
+        return LinkSpec(a, b, law), LinkSpec(b, a, law)
+
     @cached_property
     def draft_profile(self) -> Profile:
         """Of the GPU at the other end: ``network.draft_hardware``, or one like the target's."""
@@ -151,13 +180,21 @@ class Setting:
             return self.deployment.profile
         return load_profile(network.draft_hardware, engine=given.engine, dtype=given.dtype)
 
-    def draft_passes(self, candidate: Candidate, k: int, *, device: str) -> tuple[Pass, ...]:
-        """``k`` passes of a draft model on a GPU of its own."""
+    def draft_passes(
+        self, candidate: Candidate, k: int, *, device: str, profile: Profile | None = None
+    ) -> tuple[Pass, ...]:
+        """``k`` passes of a draft model on one GPU: of ``draft_profile``, or another."""
         given = self.deployment.scenario.target
         return draft_passes(
-            candidate.drafter, k, device=device, profile=self.draft_profile, engine=self.deployment.engine,
+            candidate.drafter, k, device=device, profile=profile or self.draft_profile, engine=self.deployment.engine,
             dtype=given.dtype, kv_dtype=given.kv_dtype,
         )  # fmt: skip
+
+    def device_passes(self, candidate: Candidate, k: int, *, device: str) -> tuple[Pass, ...]:
+        """``k`` passes of a draft model on a device whose ``draft_s`` and ``prompt_s`` the system's numbers give."""
+        return device_passes(
+            candidate.drafter, k, device=device, draft_s=self.number("draft_s"), prompt_s=self.number("prompt_s")
+        )
 
     def verify_pass(self, drafted: int, *, device: str) -> Pass:
         """The target's pass over 1 + ``drafted`` tokens a sequence, on the replica alone."""
@@ -196,6 +233,36 @@ class Setting:
             max_num_batched_tokens=limits.max_num_batched_tokens,
             max_num_seqs=limits.max_num_seqs,
             block_size=limits.block_size,
+        )
+
+    def draft_bytes(self, candidate: Candidate) -> tuple[float, float]:
+        """Bytes of a draft model's weights on one GPU, and of a token in its cache."""
+        given, drafter = self.deployment.scenario.target, candidate.drafter
+        weights = drafter.weight_bytes(1, dtype=drafter.weight_dtype(given.dtype))
+        return weights, drafter.kv_bytes_per_token(kv_dtype=given.kv_dtype)
+
+    def shared_memory(self, share: float, beside: tuple[float, float]) -> Memory:
+        """A GPU of the replica that holds a share of the target's layers; beside: other weights, and cache a token.
+
+        InputError where nothing is left for the cache.
+        """
+        draft_bytes, draft_bytes_per_token = beside
+        whole = self.deployment.memory(None, 0)
+        block = whole.block_bytes * share + draft_bytes_per_token * whole.block_size
+        weights = whole.weight_bytes * share
+        left = whole.usable_bytes - weights - draft_bytes - whole.activation_bytes - whole.runtime_bytes
+        if left < 2 * block:
+            raise InputError(
+                f"{(weights + draft_bytes) / 1e9:.1f} GB of weights leave nothing for the cache on"
+                f" {self.deployment.profile.hardware.name}",
+                field=f"systems.{self.key}",
+            )
+        return replace(
+            whole,
+            weight_bytes=weights,
+            draft_weight_bytes=draft_bytes,
+            block_bytes=block,
+            num_gpu_blocks=int(left // block),
         )
 
     def draft_device(self, candidate: Candidate, gpus: int = 1) -> Device:

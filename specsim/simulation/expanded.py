@@ -70,6 +70,7 @@ def run_expanded(
     think_s: Callable[[int], float] | None = None,
     together: bool = False,
     priority: Callable[[int, str, float], float] | None = None,
+    deadline_s: float = np.inf,
     patience: int = PATIENCE,
 ) -> Outcome:
     """Run requests as streams of rounds over servers and links, and return when each was answered and finished.
@@ -80,7 +81,8 @@ def run_expanded(
     ``chunk_tokens``. seats: streams at a time (None: a closed loop's concurrency, else all); a request waits for a
     seat in order of arrival. prompt_cached: no prefill; all tokens come from rounds. think_s: a closed loop's pause
     before request i; together: it forks and joins, the next ``concurrency`` requests arriving when all have ended.
-    priority: of a job on priority servers, from (stream, stage, now).
+    priority: of a job on priority servers, from (stream, stage, now). deadline_s: a round whose reply is home later
+    than that after its draft had left emits nothing and is drafted again.
 
     Where a server has ``num_blocks``, a request with a seat begins when its prompt fits the free blocks of all such
     servers that it is on, in order of arrival on each; its blocks grow with its passes (a round looks ``k`` + 1 tokens
@@ -96,8 +98,32 @@ def run_expanded(
     run.prompt_cached = prompt_cached
     if together and requests.concurrency is None:
         raise InputError("forks and joins need a concurrency", field="together")
-    run.together = together
+    run.together, run.deadline_s = together, deadline_s
     return run.to_end(patience)
+
+
+def batch_seconds(jobs: Sequence[Job]) -> tuple[float, int]:
+    """Seconds of a batch, its decoding jobs as long as the longest and its prompts as chunks beside them; and how many
+    jobs decode.
+    """
+    if len(jobs) == 1:
+        price, kv, chunk, _ = jobs[0].what
+        if chunk is None:
+            return float(price.decode(1, kv)), 1
+    chunks: list[Chunk] = []
+    decoding, cached, longest = 0, 0, jobs[0].what[0]
+    for job in jobs:
+        price, kv, chunk, _ = job.what
+        if chunk is None:
+            decoding += 1
+            cached += kv
+        else:
+            chunks.append(chunk)
+        if price.k > longest.k:
+            longest = price
+    if not chunks:
+        return float(longest.decode(decoding, cached)), decoding
+    return float(longest.mixed(decoding, cached, tuple(chunks))), decoding
 
 
 class _Stream:
@@ -105,7 +131,7 @@ class _Stream:
 
     __slots__ = (
         "at", "chunk", "graph", "i", "k", "kv", "left", "links", "missing", "needs", "next_k", "pools", "prompt_left",
-        "seat", "starts_with", "turn",
+        "seat", "sent_s", "starts_with", "turn",
     )  # fmt: skip
 
     def __init__(self, i: int, seat: int, at: dict[str, tuple[Server, int]], prompt: int) -> None:
@@ -113,6 +139,8 @@ class _Stream:
         self.pools: tuple[BlockPool, ...] = ()
         self.links: dict[tuple[str, str], Link] = {}
         self.k = self.kv = self.left = self.starts_with = self.needs = self.turn = 0
+        self.sent_s = np.inf
+        """When its round last left home."""
         self.next_k = -1
         """Length of a round that was chosen and could not run; -1: none."""
         self.chunk: Chunk | None = None
@@ -145,6 +173,7 @@ class _Run:
         self.ledger, self.rule, self.topology = Ledger(requests), rule, topology
         self.chunk_tokens, self.think_s, self.priority = chunk_tokens, think_s, priority
         self.prompt_cached = self.together = False
+        self.deadline_s = np.inf
         longest = int((requests.prompt_tokens + requests.output_tokens).max()) + max(programs) + 2
         most = max(spec.batching.max_batch for spec in topology.servers)
         self.graphs = {k: Graph(program, topology, longest * most) for k, program in programs.items()}
@@ -357,6 +386,8 @@ class _Run:
 
     def _carry(self, stream: _Stream, origin: str, leg: int) -> None:
         to = stream.graph.legs[leg]
+        if origin == self.topology.home:
+            stream.sent_s = self.env.now
         size = to.bytes_in if stream.chunk is None else to.prompt_bytes_in * stream.chunk[0]
         self._link(stream, origin, to.device).send(size, lambda _: self._arrived(stream, leg))
 
@@ -381,6 +412,8 @@ class _Run:
             k = stream.k
             self.ledger.tally.decode(k, 1, stream.kv)
             accepted, emitted = self.rule.settle(stream.i, k)
+            if self.env.now - stream.sent_s > self.deadline_s + 1e-12:
+                accepted = emitted = 0
             finished = self.ledger.commit(
                 stream.i, self.env.now, drafted=k, accepted=accepted, emitted=emitted, stage=stream.graph.last
             )
@@ -406,32 +439,13 @@ class _Run:
     # Servers
 
     def _seconds(self, factor: float, jobs: Sequence[Job]) -> float:
-        """Seconds of a batch: its decoding jobs as long as the longest, its prompts as chunks beside them."""
+        """Seconds of a batch on an instance with this time factor."""
+        seconds, decoding = batch_seconds(jobs)
+        seconds *= factor
         self.iterations += 1
-        if len(jobs) == 1:
-            price, kv, chunk, _ = jobs[0].what
-            if chunk is None:
-                seconds = factor * price.decode(1, kv)
-                self.batch_s += seconds
-                return float(seconds)
-        chunks: list[Chunk] = []
-        decoding, cached, longest = 0, 0, jobs[0].what[0]
-        for job in jobs:
-            price, kv, chunk, _ = job.what
-            if chunk is None:
-                decoding += 1
-                cached += kv
-            else:
-                chunks.append(chunk)
-            if price.k > longest.k:
-                longest = price
-        if not chunks:
-            seconds = factor * longest.decode(decoding, cached)
-        else:
-            self.mixed += 1
-            seconds = factor * longest.mixed(decoding, cached, tuple(chunks))
+        self.mixed += decoding < len(jobs)
         self.batch_s += seconds * decoding
-        return float(seconds)
+        return seconds
 
     # Diagnosis
 

@@ -138,20 +138,23 @@ def on_the_replica(
 
 def on_servers(
     setting: Setting,
-    candidate: Candidate,
+    candidate: Candidate | None,
     programs: Mapping[int, RoundProgram],
     rule: Callable[[Requests, np.random.Generator], RoundRule],
     *,
     ran_with: str,
     assumed: tuple[str, ...] = (),
     devices: tuple[Device, ...] = (),
-    topology: Topology | None = None,
+    topology: Topology | Callable[[np.random.Generator], Topology] | None = None,
     one_at_a_time: bool = False,
+    seats: int | None = None,
+    execute: Callable[..., Outcome] = run_expanded,
 ) -> Composition:
     """The same on servers and links, for lengths that differ between the requests of a batch and for several devices.
 
     devices, topology: None for the scenario's replica alone, whose server forms batches of up to max_num_seqs within
-    the cache that its memory leaves.
+    the cache that its memory leaves. seats: requests at a time; None for max_num_seqs. topology may be made
+    anew for every run, where it draws. execute: ``run_expanded``, or that with more arguments.
     """
     serving = setting.deployment.serving(candidate, max(programs))
     most = 1 if one_at_a_time else serving.max_num_seqs
@@ -161,14 +164,14 @@ def on_servers(
     place = topology or Topology((gpu,))
 
     def run(requests: Requests, rng: np.random.Generator) -> Outcome:
-        for_rule, for_links = rng.spawn(2)
-        return run_expanded(
+        for_rule, for_links, for_place = rng.spawn(3)
+        return execute(
             programs,
             rule(requests, for_rule),
             requests,
-            place,
+            place(for_place) if callable(place) else place,
             for_links,
-            seats=most,
+            seats=most if seats is None else seats,
             chunk_tokens=serving.max_num_batched_tokens,
         )
 
@@ -179,7 +182,7 @@ def on_servers(
         devices=devices or (setting.replica(candidate, max(programs)),),
         assumed=assumed,
         one_at_a_time=one_at_a_time,
-        proposes=candidate.drafter.proposal_rate,
+        proposes=candidate.drafter.proposal_rate if candidate else 1.0,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,13 @@ from specsim.simulation.round_rules import ChainRounds, ControlledRounds, RoundR
 from specsim.simulation.servers import Batching
 from specsim.simulation.timed import timed_pass, timed_program
 from specsim.simulation.topology import LinkSpec, Router, ServerSpec, Topology
-from specsim.simulation.workload import ClosedLoop, Lognormal, Workload
+from specsim.simulation.workload import ClosedLoop, Lognormal, Requests, Workload
+from specsim.systems.composition import Composition
 from specsim.systems.descriptor import Parameter, System
+from specsim.systems.edge_devices import DEVICE, SERVER, Messages, device_programs, on_devices
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -41,6 +46,9 @@ WINDOWS = (1, 2, 3, 4, 6, 8)
 
 MOST = max(WINDOWS)
 STATIC = 4
+
+ROUND_HEADER, PROMPT_HEADER, REPLY = 128.0, 512.0, 256.0
+"""Bytes of a message beside its tokens, 2 each, in the released simulator."""
 
 FALLBACK = PerPosition(tuple(float(np.clip(0.92 * 0.96**i, 0.25, 0.99)) for i in range(MOST)))
 """Acceptance by position that the released simulator falls back to without a trained model."""
@@ -102,8 +110,8 @@ def round_of(k: int, costs: Costs, mode: Mode, *, mean_prompt: float) -> RoundPr
         verify,
         device="cloud",
         after=("draft",),
-        bytes_in=2.0 * k + 128.0,
-        prompt_bytes_in=2.0 + 512.0 / mean_prompt,
+        bytes_in=2.0 * k + ROUND_HEADER,
+        prompt_bytes_in=2.0 + PROMPT_HEADER / mean_prompt,
         prefill_s_per_token=costs.prefill_s_per_token,
     )
     return timed_program(f"{mode}, window {k}", k, draft, target)
@@ -205,13 +213,48 @@ def simulate(
             (ServerSpec("edge", drafters), cloud),
             (LinkSpec("edge", "cloud", law), LinkSpec("cloud", "edge", law)),
             home="edge",
-            reply_bytes=256.0,
+            reply_bytes=REPLY,
         )
     else:
         place = Topology((cloud,))
     pauses = Lognormal(max(1000 * think_s, 1.0), think_cv).sample(conversations, for_think) / 1000
     pauses = np.maximum(pauses, think_min_s) if think_s > 0 else np.zeros(conversations)
     return run_expanded(programs, rule, requests, place, for_links, think_s=lambda i: float(pauses[i]))
+
+
+def _compose(setting: Setting) -> Composition:
+    candidate, _ = setting.best(setting.drafters("draft_model"))
+    process = candidate.process
+    assert process is not None
+    learns = bool(setting.count("learns", least=0, most=1))
+    most = setting.most(candidate, MOST if learns else setting.count("gamma"))
+    links = setting.own_links(DEVICE, SERVER, jitter="jitter")
+    prompt_token = 2.0 + PROMPT_HEADER / setting.mean_prompt_tokens
+    messages = Messages(setting.number("token_bytes"), ROUND_HEADER, prompt_token, REPLY)
+    programs = device_programs(setting, candidate, range(1, most + 1) if learns else (most,), messages)
+    alone = {k: setting.seconds_alone(program.passes) for k, program in programs.items()}
+    rtt_s = 2 * setting.numbers["one_way_s"]
+
+    def rule(requests: Requests, rng: np.random.Generator) -> RoundRule:
+        if not learns:
+            return ChainRounds(process, most, len(requests), rng)
+        window = LearnedWindow(shipped(), lambda ks: np.array([alone[int(k)] + rtt_s for k in ks]), most)
+        return ControlledRounds(process, window, len(requests), rng)
+
+    devices = setting.count("drafters")
+    return on_devices(
+        setting,
+        programs,
+        rule,
+        devices=devices,
+        links=links,
+        messages=messages,
+        batching=Batching(setting.deployment.scenario.serving.max_num_seqs, window_s=setting.number("batch_window_s")),
+        ran_with=f"{candidate.short} on {devices} devices, window {f'1..{most}, learned' if learns else most}",
+        assumed=("messages as in the released simulator: tokens and headers, no distributions",),
+        targets=setting.count("targets"),
+        router=routers.join_shortest_queue,
+    )
 
 
 def token_s(made: Outcome) -> float:
@@ -278,5 +321,19 @@ SYSTEM = System(
     ),
     batches="each target batches what comes within its window, up to max_batch",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("draft_s", None, "seconds of a drafted token on a device", "-"),
+        Parameter("prompt_s", None, "seconds of a prompt token on a device", "-"),
+        Parameter("bytes_per_s", None, "bandwidth of a device's link, each way", "-"),
+        Parameter("one_way_s", 8.35e-3, "latency of a message", "middle of the released 5.2..11.5 ms"),
+        Parameter("jitter", 0.12, "of that latency", "released code"),
+        Parameter("token_bytes", 2, "of a drafted token in a message", "released code"),
+        Parameter("drafters", 80, "devices that draft", "released scenario"),
+        Parameter("targets", 1, "replicas that verify, the shortest queue first", "assumed: the scenario's one"),
+        Parameter("batch_window_s", 0.33e-3, "how long a target gathers a batch", "released scenario (.31...35 ms)"),
+        Parameter("gamma", STATIC, "static window", "released code"),
+        Parameter("learns", 0, "1: the shipped network chooses windows of 1 to 8 instead", "-"),
+    ),
     study="dsd",
 )

@@ -14,6 +14,7 @@ from specsim.simulation.ledger import Ledger
 from specsim.simulation.links import Link, LinkLaw
 from specsim.simulation.servers import Server
 from specsim.simulation.workload import Requests
+from specsim.systems import two_stations
 from specsim.systems.descriptor import Parameter, System, rate_in_range
 from specsim.theory.tokens import expected_tokens_iid
 from specsim.theory.uplink import shares_until_last, upload_s
@@ -285,5 +286,12 @@ SYSTEM = System(
     ),
     batches="batches are what it plans",
     simulate=simulate,
+    compose=two_stations.compose,
+    inputs=(
+        Parameter("uplink_bytes_per_s", None, "bandwidth that all users' prompts share", "-"),
+        Parameter("fronthaul_s", None, "latency between the stations", "-"),
+        Parameter("fronthaul_bytes_per_s", 1.25e9, "bandwidth between them, each way", "assumed: 10 Gbit/s"),
+        Parameter("max_batch", 16, "requests of a batch at most; two batches are in flight", "assumed"),
+    ),
     study="edge_network",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from specsim.acceptance.chains import Iid
@@ -12,7 +14,12 @@ from specsim.simulation.round_rules import ChainRounds
 from specsim.simulation.timed import timed_pass, timed_program
 from specsim.simulation.topology import LinkSpec, ServerSpec, Topology
 from specsim.simulation.workload import Requests
+from specsim.systems.apart import across
+from specsim.systems.composition import Composition, Device, on_servers
 from specsim.systems.descriptor import Parameter, System
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 
 def rounds_per_s_bound(branches: int, *, draft_s: float, verify_s: float) -> float:
@@ -52,6 +59,51 @@ def simulate(
     return run_expanded(program, rule, requests, place, rng, prompt_cached=True, together=True)
 
 
+def _compose(setting: Setting) -> Composition:
+    candidate, _ = setting.best(setting.drafters("draft_model"))
+    process, given = candidate.process, setting.deployment
+    assert process is not None
+    k, branches = setting.most(candidate, setting.count("k")), setting.count("branches")
+    program = across(
+        setting.draft_passes(candidate, k, device="drafter", profile=given.profile),
+        setting.verify_pass(k, device="target"),
+        setting.host(candidate, k),
+        k,
+        bytes_in=0.0,
+        prompt_bytes_in=0.0,
+    )
+    weights, cached = setting.draft_bytes(candidate)
+    memory = setting.shared_memory(1.0, (branches * weights, cached))
+    place = Topology(
+        (
+            ServerSpec("target", num_blocks=memory.num_gpu_blocks, block_size=memory.block_size),
+            ServerSpec("drafter", branches),
+        ),
+        (LinkSpec("drafter", "target", LinkLaw()),),
+    )
+    gpu = Device(
+        "replica",
+        given.profile.hardware.name,
+        given.scenario.target.tensor_parallel,
+        memory.weight_bytes + memory.draft_weight_bytes,
+        memory.cache_bytes,
+    )
+    return on_servers(
+        setting,
+        candidate,
+        {k: program},
+        lambda requests, rng: ChainRounds(process, k, len(requests), rng),
+        ran_with=f"{branches} x {candidate.short}, K = {k}, verified one by one",
+        assumed=(
+            "the scenario's requests stand for the branches of a thought tree; they neither fork nor join",
+            "drafters on one GPU don't slow each other or the target down",
+        ),
+        devices=(gpu,),
+        topology=place,
+        seats=branches,
+    )
+
+
 SYSTEM = System(
     name="seed",
     title="SEED: Accelerating Reasoning Tree Construction via Scheduled Speculative Decoding",
@@ -76,5 +128,10 @@ SYSTEM = System(
     ),
     batches="one branch at a time by design; the target verifies no batch",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("branches", 3, "requests at a time, each with a drafter of its own", "the released demo"),
+        Parameter("k", 3, "drafted tokens a round", "the released demo's chain mode"),
+    ),
     study="seed",
 )

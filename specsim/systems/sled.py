@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import simpy
@@ -14,10 +14,17 @@ from simpy.events import Event, Timeout
 from specsim.acceptance.signals import CopulaSignals
 from specsim.drafting.stopping import ConfidenceThreshold
 from specsim.errors import InputError
+from specsim.simulation.expanded import batch_seconds, run_expanded
 from specsim.simulation.links import Link, LinkLaw
 from specsim.simulation.round_rules import SignalRounds
 from specsim.simulation.servers import Batching, Job, Server
+from specsim.systems.apart import TOKEN_BYTES
+from specsim.systems.composition import Composition
 from specsim.systems.descriptor import Parameter, System
+from specsim.systems.edge_devices import DEVICE, SERVER, Messages, device_programs, on_devices
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Mode = Literal["static", "eager", "deadline"]
 WINDOW_S = 2e-3
@@ -142,6 +149,61 @@ def simulate(
     )
 
 
+def _compose(setting: Setting) -> Composition:
+    candidate, _ = setting.best(setting.drafters("draft_model"))
+    most = setting.most(candidate, setting.count("most"))
+    process = CopulaSignals(setting.conditional_rates(candidate, most), setting.number("correlation", most=0.999))
+    policy = ConfidenceThreshold(setting.number("threshold", most=1), most)
+    links = setting.own_links(DEVICE, SERVER)
+    messages = Messages(setting.number("token_bytes"), TOKEN_BYTES, TOKEN_BYTES, TOKEN_BYTES * (most + 1))
+    programs = device_programs(setting, candidate, range(1, most + 1), messages)
+    devices, batch = setting.count("devices"), setting.deployment.scenario.serving.max_num_seqs
+    deadline_s = setting.number("deadline_s", above=0)
+    given = deadline_s < np.inf
+    batching, urgent = by_deadline(deadline_s, setting.numbers["one_way_s"], batch, setting.number("window_s"))
+    if given:
+        alone = setting.seconds_alone(programs[most].passes[:1]) + 2 * setting.numbers["one_way_s"]
+        if deadline_s < alone:
+            raise InputError(
+                f"{deadline_s:g} s; a round takes {alone:.3g} s on the server and its links alone, so give more",
+                field="systems.sled.deadline_s",
+            )
+    return on_devices(
+        setting,
+        programs,
+        lambda requests, rng: SignalRounds(process, policy, len(requests), rng),
+        devices=devices,
+        links=links,
+        messages=messages,
+        batching=batching if given else Batching(batch, window_s=setting.number("window_s")),
+        ran_with=f"{candidate.short} on {devices} devices, K = 1..{most} by confidence"
+        + (f", replies within {1000 * deadline_s:g} ms" if given else ""),
+        assumed=(
+            "the drafter's confidence and acceptance follow a Gaussian copula",
+            "the server gathers for a window: the paper's static batches would never fill as a workload ends",
+        ),
+        execute=partial(run_expanded, deadline_s=deadline_s, priority=urgent) if given else run_expanded,
+    )
+
+
+def by_deadline(
+    deadline_s: float, one_way_s: float, max_batch: int, window_s: float
+) -> tuple[Batching, Callable[[int, str, float], float]]:
+    """The server's batches, most urgent first and no larger than end in time, and the priority that says how urgent."""
+
+    def in_time(queue: Sequence[Job], now: float) -> int:
+        fits = 1
+        for n in range(2, min(max_batch, len(queue)) + 1):
+            if now + batch_seconds(queue[:n])[0] <= max(queue[n - 1].priority, queue[0].priority):
+                fits = n
+        return fits
+
+    def due(stream: int, stage: str, now: float) -> float:  # noqa: ARG001 - asked of every stage
+        return now + deadline_s - 2 * one_way_s
+
+    return Batching(max_batch, window_s=window_s, order="priority", take=in_time), due
+
+
 SYSTEM = System(
     name="sled",
     title="SLED: A Speculative LLM Decoding Framework for Efficient Edge Serving",
@@ -171,5 +233,24 @@ SYSTEM = System(
     ),
     batches="the server batches devices: static (the paper's, by a later work's account), eager, or by deadline",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("draft_s", None, "seconds of a drafted token on a device", "-"),
+        Parameter("prompt_s", None, "seconds of a prompt token on a device", "-"),
+        Parameter("one_way_s", None, "latency of a message", "-"),
+        Parameter("bytes_per_s", None, "bandwidth of a device's link, each way", "-"),
+        Parameter("devices", None, "devices that draft", "-"),
+        Parameter("correlation", None, "of the drafter's confidence and acceptance, 0 to below 1", "-"),
+        Parameter(
+            "token_bytes",
+            TOKEN_BYTES,
+            "of a drafted token in a message; sampling needs its law too, 2 a word",
+            "assumed: its number alone, as greedy decoding needs",
+        ),
+        Parameter("threshold", 0.2, "confidence that ends a draft", "assumed; the paper sets it empirically"),
+        Parameter("most", 8, "longest draft", "assumed"),
+        Parameter("window_s", WINDOW_S, "how long the server gathers a batch", "assumed"),
+        Parameter("deadline_s", float("inf"), "seconds after its request at which a reply is worth nothing", "none"),
+    ),
     study="sled",
 )

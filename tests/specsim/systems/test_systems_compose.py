@@ -25,6 +25,16 @@ RATE = 0.7
 METHODS = ("eagle", "eagle3", "medusa", "ngram", "mtp")
 
 
+ON_LINKS = {
+    "dsd": {"draft_s": 5e-3, "prompt_s": 1e-4, "bytes_per_s": 1e7},
+    "sled": {
+        "draft_s": 5e-3, "prompt_s": 1e-4, "bytes_per_s": 1e7, "one_way_s": 5e-3, "devices": 8, "correlation": 0.5,
+    },
+    "decentralized": {"one_way_s": 1e-3, "bytes_per_s": 1e8},
+    "edge-network": {"uplink_bytes_per_s": 1e6, "fronthaul_s": 1e-4},
+}  # fmt: skip
+
+
 def document(**changes):
     drafter = {
         "method": "draft_model",
@@ -44,7 +54,7 @@ def document(**changes):
         },
         "serving": {"max_num_seqs": 8},
         "network": {"latency_s": 1e-5, "bandwidth_bytes_per_s": 1e10},
-        "systems": {"specdec++": {"correlation": 0.6}},
+        "systems": {"specdec++": {"correlation": 0.6}, **ON_LINKS},
         "simulation": {"requests": 40},
         **changes,
     }
