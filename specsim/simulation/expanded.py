@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import simpy
 
 from specsim.errors import InputError
 from specsim.simulation.after import After
-from specsim.simulation.cache_limits import BlockPool, CacheLimits, check_fits
+from specsim.simulation.cache_limits import BlockPool, CacheLimits
 from specsim.simulation.graph import Graph
 from specsim.simulation.ledger import Ledger
 from specsim.simulation.links import Link, LinkUse
 from specsim.simulation.mixed import Chunk
+from specsim.simulation.place import Place, Seats
 from specsim.simulation.program import RoundProgram
 from specsim.simulation.progress import PATIENCE, run_to_end
 from specsim.simulation.result import Result
 from specsim.simulation.round_rules import RoundRule
-from specsim.simulation.servers import Job, Server, ServerUse
+from specsim.simulation.servers import Job, ServerUse
 from specsim.simulation.topology import Topology
 from specsim.simulation.workload import Requests
 
@@ -134,7 +134,7 @@ class _Stream:
         "seat", "sent_s", "starts_with", "turn",
     )  # fmt: skip
 
-    def __init__(self, i: int, seat: int, at: dict[str, tuple[Server, int]], prompt: int) -> None:
+    def __init__(self, i: int, seat: int, at: Seats, prompt: int) -> None:
         self.i, self.seat, self.at, self.prompt_left = i, seat, at, prompt
         self.pools: tuple[BlockPool, ...] = ()
         self.links: dict[tuple[str, str], Link] = {}
@@ -168,8 +168,8 @@ class _Run:
                 raise InputError(f"{program.name} drafts {program.k} tokens, listed under {k}", field="programs")
         if chunk_tokens < 1:
             raise InputError(f"{chunk_tokens}; give at least 1", field="chunk_tokens")
-        topology.check()
         self.env = simpy.Environment()
+        self.place = Place(self.env, topology, self._seconds, rng.spawn(1)[0])
         self.ledger, self.rule, self.topology = Ledger(requests), rule, topology
         self.chunk_tokens, self.think_s, self.priority = chunk_tokens, think_s, priority
         self.prompt_cached = self.together = False
@@ -177,24 +177,14 @@ class _Run:
         longest = int((requests.prompt_tokens + requests.output_tokens).max()) + max(programs) + 2
         most = max(spec.batching.max_batch for spec in topology.servers)
         self.graphs = {k: Graph(program, topology, longest * most) for k, program in programs.items()}
-        self.link_rng = rng.spawn(1)[0]
-        self.links: dict[tuple[str, int, int, str], Link] = {}
-        self.servers = {spec.device: self._servers_of(spec.device) for spec in topology.servers}
-        limited = any(spec.num_blocks is not None for spec in topology.servers)
-        self.limits = CacheLimits(self._begin, self._go, self._preempted) if limited else None
-        self.specs = {spec.device: spec for spec in topology.servers}
+        self.limits = CacheLimits(self._begin, self._go, self._preempted) if self.place.limited else None
         loop = requests.concurrency
         places = seats if seats is not None else (loop or len(requests))
         if places < 1:
             raise InputError(f"{places}; give at least 1", field="seats")
-        for spec in topology.servers:
-            if spec.batching.min_batch > min(places, len(requests)):
-                raise InputError(
-                    f"a batch of {spec.batching.min_batch} never fills with {min(places, len(requests))} streams at a"
-                    " time: a deadlock",
-                    field=f"server {spec.device}: min_batch",
-                )
-        self.free_seats = list(range(min(places, len(requests))))[::-1]
+        places = min(places, len(requests))
+        self.place.check_batches(places)
+        self.free_seats = list(range(places))[::-1]
         self.waiting: deque[int] = deque()
         self.known = min(loop or len(requests), len(requests))
         self.requests_at_once = loop
@@ -202,34 +192,13 @@ class _Run:
         self.iterations = self.mixed = self.recomputed = 0
         self.batch_s = 0.0
 
-    def _servers_of(self, device: str) -> list[Server]:
-        spec = next(one for one in self.topology.servers if one.device == device)
-        factors = spec.time_factor or (1.0,) * spec.instances
-        names = [device] if spec.instances == 1 else [f"{device}[{n}]" for n in range(spec.instances)]
-        servers = [
-            Server(self.env, name, partial(self._seconds, factor), spec.batching)
-            for name, factor in zip(names, factors, strict=True)
-        ]
-        if spec.num_blocks is not None:
-            for server in servers:
-                server.pool = BlockPool(self.env, server.name, spec.num_blocks, spec.block_size)
-        return servers
-
     def _check_caches(self) -> None:
         """Every request's longest round must fit alone: it starts at the latest with one token missing."""
         prompt, output, k = np.array(self.ledger.prompt), np.array(self.ledger.output), max(self.graphs)
         rounds = output if self.prompt_cached else output - 1
         slots = prompt + np.maximum(rounds - 1, 0) + np.where(rounds > 0, k + 1, 0)
         longest = int(slots.argmax())
-        for spec in self.topology.servers:
-            if spec.num_blocks is not None:
-                check_fits(
-                    spec.device,
-                    usable=spec.num_blocks - 1,
-                    block_size=spec.block_size,
-                    tokens=int(slots[longest]),
-                    request=longest,
-                )
+        self.place.check_cache(int(slots[longest]), request=longest)
 
     def to_end(self, patience: int) -> Outcome:
         ledger = self.ledger
@@ -243,9 +212,8 @@ class _Run:
             who_waits=self._who_waits,
             patience=patience,
         )
-        everyone = [server for servers in self.servers.values() for server in servers]
-        pools = [server.pool for server in everyone if server.pool is not None]
-        uses = tuple(server.use() for server in everyone)
+        pools = self.place.pools
+        uses, links = self.place.uses()
         result = ledger.result(
             iterations=self.iterations,
             mixed_iterations=self.mixed,
@@ -254,7 +222,6 @@ class _Run:
             cache_s=sum(pool.block_s for pool in pools) / max(sum(pool.usable for pool in pools), 1),
             cache_max=max((use.cache_max for use in uses), default=0.0),
         )
-        links = tuple(link.use() for link in self.links.values())
         return Outcome(result, uses, links, int(not self.prompt_cached), self.recomputed)
 
     # Requests
@@ -269,14 +236,7 @@ class _Run:
     def _seat(self) -> None:
         while self.waiting and self.free_seats:
             i, seat = self.waiting.popleft(), self.free_seats.pop()
-            at = {}
-            for device, servers in self.servers.items():
-                route = self.specs[device].route
-                number = seat % len(servers) if route == "seat" else route(servers)
-                if not 0 <= number < len(servers):
-                    raise InputError(f"picks {number} of {len(servers)} instances", field=f"server {device}: route")
-                servers[number].streams += 1
-                at[device] = (servers[number], number)
+            at = self.place.seat(seat)
             prompt = self.ledger.prompt[i]
             stream = self.active[i] = _Stream(i, seat, at, 0 if self.prompt_cached else prompt)
             stream.kv = prompt if self.prompt_cached else 0
@@ -300,8 +260,7 @@ class _Run:
         del self.active[stream.i]
         if self.limits is not None:
             self.limits.leave(stream)
-        for server, _ in stream.at.values():
-            server.streams -= 1
+        self.place.leave(stream.at)
         self.free_seats.append(stream.seat)
         joined = not self.together or not self.active
         wave = (self.requests_at_once or 1) if self.together else 1
@@ -426,14 +385,7 @@ class _Run:
     def _link(self, stream: _Stream, origin: str, to: str) -> Link:
         link = stream.links.get((origin, to))
         if link is None:
-            a, b = stream.at[origin][1], stream.at[to][1]
-            spec = next(one for one in self.topology.links if one.origin == origin and one.to == to)
-            key = (origin, *{"pair": (a, b), "origin": (a, -1), "all": (-1, -1)}[spec.per], to)
-            name = {"pair": f"{origin}[{a}] -> {to}[{b}]", "origin": f"{origin}[{a}] -> {to}"}.get(spec.per)
-            link = self.links.get(key)
-            if link is None:
-                link = self.links[key] = Link(self.env, name or f"{origin} -> {to}", spec.law, self.link_rng)
-            stream.links[origin, to] = link
+            link = stream.links[origin, to] = self.place.link(stream.at, origin, to)
         return link
 
     # Servers
@@ -459,15 +411,6 @@ class _Run:
     def _where(self, stream: _Stream) -> str:
         if self.limits is not None and (blocks := self.limits.waits_for(stream)):
             return blocks
-        for servers in self.servers.values():
-            for server in servers:
-                waiting = server.waiting()
-                for place, job in enumerate(waiting):
-                    if job.owner is stream:
-                        stage = stream.graph.legs[job.what[3]].name
-                        held = "is busy" if server.busy else f"waits for {server.waits_for()}"
-                        return f"(stage {stage}) waits for server {server.name}, {place} ahead of it; the server {held}"
-        flying = [link.name for link in self.links.values() if link.flying]
-        if flying:
-            return f"waits for a message on link {', '.join(flying)}"
+        if waits := self.place.where(stream, lambda job: stream.graph.legs[job.what[3]].name):
+            return waits
         return f"runs stage {stream.graph.last} ({self.ledger.rounds[stream.i]} rounds so far)"

@@ -218,6 +218,34 @@ def test_a_chosen_length_survives_preemption():
     assert tight == pytest.approx(roomy, rel=0.002)
 
 
+class Remembered:
+    """Random lengths; each must come back from its round as it was chosen, and once."""
+
+    def __init__(self, most, rng):
+        self.most, self.rng, self.chosen = most, rng, {}
+
+    def length(self, stream):
+        assert stream not in self.chosen
+        self.chosen[stream] = int(self.rng.integers(0, self.most + 1))
+        return self.chosen[stream]
+
+    def settle(self, stream, k):
+        assert k == self.chosen.pop(stream)
+        return k // 2, k // 2 + 1
+
+
+@pytest.mark.parametrize("blocks", [100, 110, 140, 200, 300])
+def test_a_length_is_chosen_once_a_round_however_often_its_request_gives_way(blocks):
+    """Also when it gives way again while it still recomputes, in chunks."""
+    requests = capped(Workload(ClosedLoop(8), Fixed(40), Fixed(50)), 40, 0)
+    place = Topology((ServerSpec("gpu", batching=Batching(8), num_blocks=blocks, block_size=1),))
+    programs = {k: on_one_device(k) for k in range(6)}
+    rule = Remembered(5, RNG(0))
+    made = run_expanded(programs, rule, requests, place, RNG(0), chunk_tokens=16).result
+    assert not rule.chosen
+    assert made.preemptions.sum() > 0
+
+
 def go(place, *, prompt=100, output=50, **options):
     requests = Requests(np.zeros(3), np.array([10, prompt, 10]), np.array([10, output, 10]))
     return run_expanded(split(), ChainRounds(Iid(0.7), K, 3, RNG(0)), requests, place, RNG(0), **options)
