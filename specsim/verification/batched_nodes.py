@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from specsim.verification import drafting as draw
 from specsim.verification import nodes
 from specsim.verification.batched import Floats, Ints, inverse_cdf, or_else
-from specsim.verification.coins import law_of
+from specsim.verification.lookup import NodeRuleSampler
 
 Picked = tuple[Ints, Ints]
 NodeSampler = Callable[[Floats, Floats, Ints, np.random.Generator], Picked]
@@ -132,27 +131,8 @@ def hub_transport(p: Floats, q: Floats, drafts: Ints, rng: np.random.Generator) 
     return tokens, accepted
 
 
-def optimal_transport(p: Floats, q: Floats, drafts: Ints, rng: np.random.Generator) -> Picked:
-    """``nodes.optimal_transport`` for i.i.d. drafts: each different row is solved once, exactly, by its flow."""
-    tokens, accepted = np.zeros(len(p), dtype=np.int64), np.full(len(p), -1)
-    rows = np.concatenate([p, q, drafts], axis=1)
-    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    for group, row in enumerate(first):
-        tried = tuple(int(x) for x in drafts[row])
-
-        def run(coins: Any, row: int = row, tried: tuple[int, ...] = tried) -> tuple[int, int]:
-            pick = nodes.optimal_transport(p[row].tolist(), q[row].tolist(), tried, coins, drawn=draw.independent)
-            if pick.accepted is not None:
-                return tried[pick.accepted], pick.accepted
-            return coins.pick(pick.weights), -1
-
-        law = law_of(run, unit=1.0)
-        members = np.flatnonzero(which.ravel() == group)
-        chances = np.array(list(law.values()))
-        drawn = rng.choice(len(law), size=len(members), p=chances / chances.sum())
-        outcomes = np.array(list(law))
-        tokens[members], accepted[members] = outcomes[drawn, 0], outcomes[drawn, 1]
-    return tokens, accepted
+optimal_transport = NodeRuleSampler(nodes.optimal_transport)
+"""``nodes.optimal_transport`` for i.i.d. drafts: each different row is solved once, exactly, by its flow."""
 
 
 SAMPLERS: dict[str, NodeSampler] = {

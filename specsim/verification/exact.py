@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from specsim.errors import InputError
-from specsim.verification import chains, lossy, nodes, trees
+from specsim.verification import chains, lossy, nodes, paths, trees
 from specsim.verification.case import Case, Number, String
 from specsim.verification.chains import ChainRule
 from specsim.verification.drafting import Drafting
@@ -51,9 +51,9 @@ def exact_law(
     """Exact law of the strings that a rule emits in one round over ``case``, in the case's numbers.
 
     ``algorithm`` is a name of ``CHAIN_RULES``, of ``nodes.MATCHING`` (with ``shape``, the children by depth; drafted as
-    the rule needs unless ``drafting`` says otherwise), ``"traversal"``, or any chain rule of the form
-    ``rule(p, q, drafts, coins) -> Stop``. ``options`` are the rule's parameters. Raises InputError for an unknown name
-    and for wrong parameters.
+    the rule needs unless ``drafting`` says otherwise), ``"traversal"``, ``"greedy_multipath"`` (of ``paths`` chains), or
+    any chain rule of the form ``rule(p, q, drafts, coins) -> Stop``. ``options`` are the rule's parameters. Raises
+    InputError for an unknown name and for wrong parameters.
     """
     if callable(algorithm):
         return chains.chain_law(partial(algorithm, **options) if options else algorithm, case)
@@ -63,6 +63,9 @@ def exact_law(
         if algorithm in _DIRECT and not options:
             return _DIRECT[algorithm](case)
         return chains.chain_law(partial(CHAIN_RULES[algorithm], **options), case)
+    if algorithm == "greedy_multipath":
+        check_parameters(algorithm, paths.greedy_multipath, options)
+        return chains.block_law(paths.picked_case(case, **options))
     shape = (1,) * case.gamma if shape is None else shape
     if algorithm == "traversal":
         return trees.traversal_law(case, shape)
@@ -70,7 +73,7 @@ def exact_law(
         rule, matching = nodes.MATCHING[algorithm]
         check_parameters(algorithm, rule, options)
         return trees.tree_law(partial(rule, **options) if options else rule, drafting or matching, case, shape)
-    raise unknown_algorithm(algorithm, [*CHAIN_RULES, *nodes.MATCHING, "traversal"])
+    raise unknown_algorithm(algorithm, [*CHAIN_RULES, *nodes.MATCHING, "traversal", "greedy_multipath"])
 
 
 def chain_rule(algorithm: str, **options: Any) -> ChainRule:

@@ -1,4 +1,4 @@
-"""Any chain rule as a sampler: equal rows share one exact conditional law, from which they are drawn.
+"""Any rule as a sampler: equal rows share one exact conditional law, from which they are drawn.
 
 Fast where a batch repeats few different rows, as tests on small vocabularies do.
 """
@@ -12,7 +12,8 @@ import numpy as np
 
 from specsim.verification.batched import Emitted, Floats, Ints
 from specsim.verification.chains import ChainRule, law_given_drafts
-from specsim.verification.coins import Injected
+from specsim.verification.coins import Coins, Injected, law_of
+from specsim.verification.nodes import NodeRule
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,34 @@ class RuleSampler:
             reached = np.cumsum([float(mass) for mass in law.values()])
             self._laws[key] = strings, np.array([len(s) for s in law]), reached / reached[-1]
         return self._laws[key]
+
+
+@dataclass(frozen=True)
+class NodeRuleSampler:
+    """A rule for several drafts as ``sampler(p [B, V], q [B, V], drafts [B, k], rng) -> (tokens, accepted)``."""
+
+    rule: NodeRule
+
+    def __call__(self, p: Floats, q: Floats, drafts: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
+        """Draw each row from the exact conditional law of the rule at its inputs; drafts of -1 are absent."""
+        tokens, accepted = np.zeros(len(p), dtype=np.int64), np.full(len(p), -1)
+        which, first = _groups([p, q, drafts])
+        for group, row in enumerate(first):
+            law = self._law(p[row].tolist(), q[row].tolist(), tuple(x for x in drafts[row].tolist() if x >= 0))
+            members = np.flatnonzero(which == group)
+            chances = np.array(list(law.values()))
+            drawn = rng.choice(len(law), size=len(members), p=chances / chances.sum())
+            tokens[members], accepted[members] = np.array(list(law))[drawn].T
+        return tokens, accepted
+
+    def _law(self, p: list[float], q: list[float], drafts: tuple[int, ...]) -> dict[tuple[int, int], Any]:
+        def run(coins: Coins) -> tuple[int, int]:
+            pick = self.rule(p, q, drafts, coins)
+            if pick.accepted is not None:
+                return drafts[pick.accepted], pick.accepted
+            return coins.pick(pick.weights or p), -1
+
+        return law_of(run, unit=1.0)
 
 
 def _groups(parts: list[Any]) -> tuple[Ints, Ints]:

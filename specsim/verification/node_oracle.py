@@ -9,6 +9,7 @@ import numpy as np
 
 from specsim.errors import InputError
 from specsim.verification import statistics
+from specsim.verification.batched import Ints
 from specsim.verification.case import Number, random_case
 from specsim.verification.coins import Weights, law_of
 from specsim.verification.drafting import Drafting
@@ -50,10 +51,7 @@ def check_node_sampler(
     pairs = standard_pairs() if pairs is None else list(pairs)
     if not pairs:
         raise InputError("give at least one pair", field="pairs")
-    rule, matching = MATCHING[algorithm]
-    laws: list[dict[tuple[int, ...], Number]] = [
-        {_key(event): mass for event, mass in node_law(rule, matching, p, q, k).items()} for p, q in pairs
-    ]
+    laws = [event_law(algorithm, p, q, k) for p, q in pairs]
     alpha_each = alpha / len(pairs)
     rows = [statistics.rows_needed(max(len(law) - 1, 1), alpha_each, power, detect_tv) for law in laws]
     claim = f"tokens and accepted drafts have the law of the {algorithm!r} rule for {k} drafts"
@@ -65,7 +63,7 @@ def check_node_sampler(
     drafts = np.full((len(case), k), -1, dtype=np.int64)
     for c, (_, row) in enumerate(pairs):
         members = np.flatnonzero(case == c)
-        drafts[members] = _drawn(drafting or matching, row, k, len(members), rng)
+        drafts[members] = drawn(drafting or MATCHING[algorithm][1], row, k, len(members), rng)
     guarded = Guarded(sampler, budget_s=budget_s)
     verdict = Verdict("consistent", claim, alpha=alpha, power=power, rows=len(case), levels=("statistical",))
     try:
@@ -96,11 +94,15 @@ def check_node_sampler(
     return Verdict(**{**verdict.__dict__, "p_value": min(1.0, p_value * len(pairs)), "min_detectable_tv": detect_tv})
 
 
-def _key(event: tuple[int, int | None]) -> tuple[int, int]:
-    return event[0], 0 if event[1] is None else event[1] + 1
+def event_law(algorithm: str, p: Weights, q: Weights, k: int) -> dict[tuple[int, ...], Number]:
+    """Exact law of (token, 1 + index of the accepted draft or 0) under a rule and the drafting it is made for."""
+    rule, drafting = MATCHING[algorithm]
+    law = node_law(rule, drafting, p, q, k)
+    return {(token, 0 if index is None else index + 1): mass for (token, index), mass in law.items()}
 
 
-def _drawn(drafting: Drafting, q: Weights, k: int, n: int, rng: np.random.Generator) -> np.ndarray:
+def drawn(drafting: Drafting, q: Weights, k: int, n: int, rng: np.random.Generator) -> Ints:
+    """N tuples of k drafts, [n, k], -1 where there are fewer."""
     law = law_of(lambda coins: drafting(q, k, coins), unit=1)
     chances = np.array([float(mass) for mass in law.values()])
     table = np.array([[*drafts, *([-1] * (k - len(drafts)))] for drafts in law], dtype=np.int64)

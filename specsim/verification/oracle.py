@@ -94,7 +94,7 @@ def _asserted(verdict: Verdict) -> Verdict:
 
 
 def _suite(cases: Sequence[Case] | None, algorithm: str | None, options: Mapping[str, Any]) -> tuple[Case, ...]:
-    """The cases to judge on; of the standard ones those whose vocabulary the options by token fit."""
+    """The cases to judge on; of the standard ones those whose vocabulary the options by token cover."""
     if algorithm is None and options:
         raise InputError("a claim of losslessness has no parameters", field=next(iter(options)))
     if algorithm is not None:
@@ -106,7 +106,7 @@ def _suite(cases: Sequence[Case] | None, algorithm: str | None, options: Mapping
         raise InputError("two cases have the same name", field="cases")
     if cases is None:
         sizes = {len(options[name]) for name in BY_TOKEN if name in options}
-        suite = tuple(case for case in suite if all(case.vocab == size for size in sizes)) or suite
+        suite = tuple(case for case in suite if all(case.vocab <= size for size in sizes)) or suite
     for case in suite:
         check_by_token(options, case.vocab, f"case {case.name!r}")
     return suite

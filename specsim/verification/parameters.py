@@ -49,11 +49,15 @@ RANGES: Mapping[str, Range | tuple[str, ...]] = {
     "keep": _SHARE,
     "entropy_above": _FROM_0,
     "window": Range(1, math.inf),
+    "paths": Range(1, math.inf),
     "accept_all": Range(0, 1, (0,)),
     "accept_single": Range(0, 1, (0,)),
     "rho": Range(1, math.inf),
 }
 """Every parameter of a rule by its name; names or a range."""
+
+WHOLE = ("window", "paths")
+"""Parameters that are whole numbers."""
 
 BY_TOKEN = ("good", "keep")
 """Parameters with one value for each token of the vocabulary."""
@@ -79,9 +83,9 @@ def check_parameters(algorithm: str, rule: Callable[..., Any], options: Mapping[
 
 
 def check_by_token(options: Mapping[str, Any], vocab: int, where: str) -> None:
-    """Raise InputError where an option by token hasn't one value for each of ``vocab`` tokens."""
+    """Raise InputError where an option by token hasn't a value for each of ``vocab`` tokens."""
     for name in BY_TOKEN:
-        if name in options and len(options[name]) != vocab:
+        if name in options and len(options[name]) < vocab:
             raise InputError(f"has {len(options[name])} values; {where} has {vocab} tokens", field=name)
 
 
@@ -90,7 +94,7 @@ def _check_value(name: str, value: Any) -> None:
     several = name in BY_TOKEN
     if several and (isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray))):
         raise InputError(f"{value!r}: give {_wanted(name)}", field=name)
-    if name == "window" and not isinstance(value, (int, np.integer)):
+    if name in WHOLE and not isinstance(value, (int, np.integer)):
         raise InputError(f"{value!r}: give a whole number from 1 up", field=name)
     if any(part not in allowed for part in (value if several else [value])):
         raise InputError(f"{value!r}: give {_wanted(name)}", field=name)

@@ -12,6 +12,7 @@ from specsim.verification import drafting as draw
 from specsim.verification.batched_lossy import LOSSY
 from specsim.verification.batched_nodes import SAMPLERS, traverse
 from specsim.verification.coins import law_of
+from specsim.verification.lookup import NodeRuleSampler
 from specsim.verification.node_mutants import NODE_MUTANTS
 from specsim.verification.node_oracle import check_node_sampler
 from specsim.verification.suite import standard_cases
@@ -57,26 +58,7 @@ def test_node_samplers_have_their_rules_law(name: str, k: int) -> None:
 
 @pytest.mark.parametrize("mutant", NODE_MUTANTS, ids=lambda mutant: mutant.name)
 def test_wrong_node_samplers_are_rejected(mutant) -> None:
-    def sampler(p, q, drafts, rng):
-        tokens, accepted = np.zeros(len(p), dtype=np.int64), np.zeros(len(p), dtype=np.int64)
-        rows = np.concatenate([p, q, drafts], axis=1)
-        _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-        for group, row in enumerate(first):
-
-            def run(coins, row=row):
-                tried = tuple(int(x) for x in drafts[row] if x >= 0)
-                pick = mutant.rule(p[row].tolist(), q[row].tolist(), tried, coins)
-                if pick.accepted is not None:
-                    return tried[pick.accepted], pick.accepted
-                return coins.pick(pick.weights or p[row].tolist()), -1
-
-            law = law_of(run, unit=1.0)
-            members = np.flatnonzero(which.ravel() == group)
-            drawn = rng.choice(len(law), size=len(members), p=np.array(list(law.values())) / sum(law.values()))
-            tokens[members], accepted[members] = np.array(list(law))[drawn].T
-        return tokens, accepted
-
-    verdict = check_node_sampler(sampler, mutant.claims, drafting=mutant.drafting, detect_tv=0.06)
+    verdict = check_node_sampler(NodeRuleSampler(mutant.rule), mutant.claims, drafting=mutant.drafting, detect_tv=0.06)
     assert verdict.status == "rejected"
     assert verdict.witness is not None
 
