@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from specsim.errors import InputError
 from specsim.verification.batch_mutants import BATCH_MUTANTS
 from specsim.verification.batched import Floats, Ints, inverse_cdf, token
 from specsim.verification.case import random_case, tv
@@ -104,7 +105,10 @@ def measure(size: Size, folder: Path, say: Callable[[str], None]) -> None:
 
 
 def read(folder: Path = RESULTS) -> Power:
-    """The tables of a folder."""
+    """The tables of a folder. Raises InputError where one is missing."""
+    for name in TABLES:
+        if not (folder / f"{name}.csv").is_file():
+            raise InputError(f"{folder} has no {name}.csv: measure with --measure", field="results")
     return Power(*(pd.read_csv(folder / f"{name}.csv", keep_default_na=False) for name in TABLES))
 
 

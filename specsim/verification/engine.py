@@ -46,7 +46,6 @@ FAULTS = {
     "goes on after the end": "tokens after an end-of-text inside the accepted drafts are kept (vllm issue 56101)",
     "counts rejected": "reported counts exceed the emitted tokens (vllm PR 2658)",
     "draft at another temperature": "drafts are drawn at another temperature than declared (transformers PR 28166)",
-    "draft in bfloat16": "drafts are drawn from q rounded to 8 bits, declared as q (DeepSpec issue 31)",
     "lost bonus": "the bonus token is emitted but left out of the next round's context",
 }
 """What an engine can do wrong over rounds, beyond its verifier. Every one leaves a right verifier's law alone."""
@@ -120,8 +119,6 @@ class ReferenceEngine:
             row = q[:, i]
             if self.fault == "draft at another temperature":
                 row = row**1.3
-            if self.fault == "draft in bfloat16":
-                row = np.ldexp(np.round(np.frexp(row)[0] * 256) / 256, np.frexp(row)[1])
             if self.fault == "drafts by argmax":
                 drafts[:, i] = row.argmax(axis=1)
             elif self.fault == "shared noise":

@@ -51,8 +51,8 @@ def exact_law(
     """Exact law of the strings that a rule emits in one round over ``case``, in the case's numbers.
 
     ``algorithm`` is a name of ``CHAIN_RULES``, of ``nodes.MATCHING`` (with ``shape``, the children by depth; drafted as
-    the rule needs unless ``drafting`` says otherwise), ``"traversal"``, ``"greedy_multipath"`` (of ``paths`` chains), or
-    any chain rule of the form ``rule(p, q, drafts, coins) -> Stop``. ``options`` are the rule's parameters. Raises
+    the rule needs unless ``drafting`` says otherwise), ``"traversal"``, ``"greedy_multipath"`` (of ``paths`` chains),
+    or any chain rule of the form ``rule(p, q, drafts, coins) -> Stop``. ``options`` are the rule's parameters. Raises
     InputError for an unknown name and for wrong parameters.
     """
     if callable(algorithm):

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,7 @@ class Guarded:
         given = [None if a is None else a.copy() for a in inputs]
         answer = self._run(call, tuple(None if a is None else self._handed(a) for a in given) + more)
         self.calls += 1
-        for name, after, before in zip(("target", "draft", "draft tokens"), given, inputs, strict=True):
-            if after is not None and before is not None and not np.array_equal(after, before, equal_nan=True):
-                raise SamplerFault(Finding("mutates_inputs", f"the {name} array was changed in place by the sampler"))
+        unchanged(("target", "draft", "draft tokens"), given, inputs)
         return checked_answer(answer, batch)
 
     def _run(self, call: Call, arguments: tuple[Any, ...]) -> Any:
@@ -164,20 +162,9 @@ def checked_answer(answer: Any, batch: Batch) -> Emitted:
     aren't.
     """
     rows, width, vocab = batch.target.shape
-    try:
-        first, second = answer
-        tokens, counts = as_array(first), as_array(second)
-    except (TypeError, ValueError):
-        raise SamplerFault(
-            Finding("wrong_answer", f"returned {type(answer).__name__}, not (tokens, counts)", "stops")
-        ) from None
-    if tokens.shape != (rows, width) or counts.shape != (rows,):
-        line = f"returned shapes {tokens.shape} and {counts.shape}, expected {(rows, width)} and {(rows,)}"
-        raise SamplerFault(Finding("wrong_shape", line, "stops"))
-    for name, part in (("tokens", tokens), ("counts", counts)):
-        if not (np.issubdtype(part.dtype, np.integer) or np.array_equal(part, np.floor(part))):
-            raise SamplerFault(Finding("wrong_dtype", f"{name} are not whole numbers ({part.dtype})", "stops"))
-    tokens, counts = tokens.astype(np.int64), counts.astype(np.int64)
+    first, second = pair_of(answer, "(tokens, counts)")
+    tokens = whole("tokens", numbers("tokens", first, (rows, width)))
+    counts = whole("counts", numbers("counts", second, (rows,)))
     absent = np.concatenate([batch.tokens < 0, np.ones((rows, 1), dtype=np.bool_)], axis=1)
     drafts = absent.argmax(axis=1)
     wrong = np.flatnonzero((counts < 1) | (counts > drafts + 1))
@@ -192,6 +179,44 @@ def checked_answer(answer: Any, batch: Batch) -> Emitted:
         line = f"row {row} emitted token {tokens[row, at]} at position {at}; the vocabulary has {vocab}"
         raise SamplerFault(Finding("out_of_vocabulary", line))
     return np.where(inside, tokens, -1), counts
+
+
+def unchanged(names: Sequence[str], given: Sequence[Any], kept: Sequence[Any]) -> None:
+    """Raise SamplerFault where an array that was handed over isn't what it was."""
+    for name, after, before in zip(names, given, kept, strict=True):
+        if after is not None and not np.array_equal(after, before, equal_nan=True):
+            raise SamplerFault(Finding("mutates_inputs", f"the {name} array was changed in place by the sampler"))
+
+
+def pair_of(answer: Any, wanted: str) -> tuple[Any, Any]:
+    """The two parts of an answer; raises SamplerFault where it hasn't two."""
+    try:
+        first, second = answer
+    except (TypeError, ValueError):
+        line = f"returned {type(answer).__name__}, not {wanted}"
+        raise SamplerFault(Finding("wrong_answer", line, "stops")) from None
+    return first, second
+
+
+def numbers(name: str, part: Any, shape: tuple[int | None, ...]) -> NDArray[Any]:
+    """An array of numbers of a shape (None: any length); raises SamplerFault where it isn't one."""
+    try:
+        array = as_array(part)
+        array.astype(np.float64)
+    except (TypeError, ValueError):
+        line = f"{name} are a {type(part).__name__}, not an array of numbers"
+        raise SamplerFault(Finding("wrong_answer", line, "stops")) from None
+    if array.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True)):
+        expected = ", ".join("any" if n is None else str(n) for n in shape)
+        raise SamplerFault(Finding("wrong_shape", f"{name} have shape {array.shape}, expected ({expected})", "stops"))
+    return array
+
+
+def whole(name: str, array: NDArray[Any]) -> Ints:
+    """The array as whole numbers; raises SamplerFault where they aren't."""
+    if not (np.issubdtype(array.dtype, np.integer) or np.array_equal(array, np.floor(array))):
+        raise SamplerFault(Finding("wrong_dtype", f"{name} are not whole numbers ({array.dtype})", "stops"))
+    return array.astype(np.int64)
 
 
 def as_array(part: Any) -> NDArray[Any]:

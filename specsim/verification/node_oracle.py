@@ -10,11 +10,11 @@ import numpy as np
 from specsim.errors import InputError
 from specsim.verification import statistics
 from specsim.verification.batched import Ints
-from specsim.verification.case import Number, random_case
+from specsim.verification.case import Case, Number, random_case
 from specsim.verification.coins import Weights, law_of
 from specsim.verification.drafting import Drafting
 from specsim.verification.exact import unknown_algorithm
-from specsim.verification.guarded import Guarded, SamplerFault, as_array
+from specsim.verification.guarded import Guarded, SamplerFault, numbers, pair_of, unchanged, whole
 from specsim.verification.nodes import MATCHING, node_law
 from specsim.verification.verdict import Finding, Verdict, Witness
 
@@ -51,6 +51,8 @@ def check_node_sampler(
     pairs = standard_pairs() if pairs is None else list(pairs)
     if not pairs:
         raise InputError("give at least one pair", field="pairs")
+    for c, (p_row, q_row) in enumerate(pairs):
+        Case({(): p_row}, {(): q_row}, 0, name=f"pair {c}")  # refuses what is no law
     laws = [event_law(algorithm, p, q, k) for p, q in pairs]
     alpha_each = alpha / len(pairs)
     rows = [statistics.rows_needed(max(len(law) - 1, 1), alpha_each, power, detect_tv) for law in laws]
@@ -67,7 +69,9 @@ def check_node_sampler(
     guarded = Guarded(sampler, budget_s=budget_s)
     verdict = Verdict("consistent", claim, alpha=alpha, power=power, rows=len(case), levels=("statistical",))
     try:
-        tokens, accepted = _answer(guarded.call(p.copy(), q.copy(), drafts.copy(), rng), p, drafts)
+        given = p.copy(), q.copy(), drafts.copy()
+        tokens, accepted = _answer(guarded.call(*given, rng), p, drafts)
+        unchanged(("p", "q", "drafts"), given, (p, q, drafts))
     except SamplerFault as fault:
         status = "inconclusive" if fault.finding.weight == "stops" else "rejected"
         return Verdict(status, claim, (fault.finding,), alpha=alpha, power=power)  # type: ignore[arg-type]
@@ -110,14 +114,9 @@ def drawn(drafting: Drafting, q: Weights, k: int, n: int, rng: np.random.Generat
 
 
 def _answer(answer: Any, p: np.ndarray, drafts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        first, second = answer
-        tokens, accepted = as_array(first).astype(np.int64), as_array(second).astype(np.int64)
-    except (TypeError, ValueError):
-        raise SamplerFault(Finding("wrong_answer", "expected (tokens [B], accepted [B])", "stops")) from None
-    if tokens.shape != (len(p),) or accepted.shape != (len(p),):
-        line = f"returned shapes {tokens.shape} and {accepted.shape}, expected {(len(p),)} twice"
-        raise SamplerFault(Finding("wrong_shape", line, "stops"))
+    first, second = pair_of(answer, "(tokens [B], accepted [B])")
+    tokens = whole("tokens", numbers("tokens", first, (len(p),)))
+    accepted = whole("accepted", numbers("accepted", second, (len(p),)))
     if (tokens < 0).any() or (tokens >= p.shape[1]).any():
         raise SamplerFault(Finding("out_of_vocabulary", f"tokens outside 0..{p.shape[1] - 1}"))
     if (accepted < -1).any() or (accepted >= drafts.shape[1]).any():

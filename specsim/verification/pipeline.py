@@ -12,11 +12,11 @@ import numpy as np
 
 from specsim.errors import InputError
 from specsim.verification import statistics
-from specsim.verification.batched import Ints
+from specsim.verification.batched import Ints, block
 from specsim.verification.case import Case, String, random_case, target_law
 from specsim.verification.engine import Engine, PenalisedEngine, ReferenceEngine, Rollout, penalised_case
 from specsim.verification.exact import exact_law
-from specsim.verification.guarded import Guarded, SamplerFault, as_array
+from specsim.verification.guarded import Guarded, SamplerFault, numbers, whole
 from specsim.verification.oracle import SamplerRejected
 from specsim.verification.verdict import Finding, Verdict, Witness
 
@@ -114,26 +114,47 @@ def controls(length: int = 4) -> Iterator[tuple[str, Callable[..., Any], Case]]:
         "counts rejected",
     ):
         yield fault, ReferenceEngine(length, fault=fault), plain
+    yield "coins by position", ReferenceEngine(length, sampler=block, fault="coins by position"), plain
     yield "goes on after the end", ReferenceEngine(length, fault="goes on after the end"), ended
     for fault in ("last accepted only", "rejected counted", "penalty ignored"):
         yield fault, PenalisedEngine(length, fault=fault), penalised_case(2, length)
 
 
 def _rollout(answer: Any, rows: int, length: int, case: Case) -> Rollout:
-    if not isinstance(answer, Rollout):
-        answer = Rollout(as_array(answer))
-    tokens = as_array(answer.tokens)
-    if tokens.ndim != 2 or tokens.shape[0] != rows or tokens.shape[1] < length:
+    """The answer as whole numbers and laws of the right shapes; raises SamplerFault where it isn't."""
+    told = answer if isinstance(answer, Rollout) else Rollout(answer)
+    tokens = numbers("tokens", told.tokens, (rows, None))
+    if tokens.shape[1] < length:
         line = f"returned tokens {tokens.shape}, expected ({rows}, {length}) or longer"
         raise SamplerFault(Finding("wrong_shape", line, "stops"))
-    tokens = tokens[:, :length].astype(np.int64)
+    tokens = whole("tokens", tokens[:, :length])
     if (tokens >= case.vocab).any() or (tokens < -1).any():
         raise SamplerFault(Finding("out_of_vocabulary", f"tokens outside 0..{case.vocab - 1}"))
     missing = (tokens < 0).any(axis=1)
     if case.eos is None and missing.any():
         raise SamplerFault(Finding("too_short", f"row {int(missing.argmax())} has fewer than {length} tokens", "stops"))
-    parts = [None if a is None else as_array(a) for a in (answer.counts, answer.drafts, answer.draft_probs)]
-    return Rollout(tokens, *parts)
+    counts = drafts = laws = None
+    if told.counts is not None:
+        counts = whole("counts", numbers("counts", told.counts, (rows, None)))
+        if (counts < 0).any() or not counts.shape[1]:
+            raise SamplerFault(Finding("counts_do_not_add_up", "negative counts, or none"))
+    if told.drafts is not None:
+        drafts = whole("drafts", numbers("drafts", told.drafts, (rows, None, case.gamma)))
+        if (drafts[:, :1] >= case.vocab).any() or (drafts[:, :1] < 0).any():
+            raise SamplerFault(Finding("drafts_out_of_vocabulary", f"first drafts outside 0..{case.vocab - 1}"))
+    if told.draft_probs is not None:
+        laws = numbers("draft_probs", told.draft_probs, (rows, None, case.gamma, case.vocab))
+        first = laws[:, :1]
+        off = ~(first >= 0).all(axis=3) | ~(np.abs(first.sum(axis=3) - 1.0) <= _SUM_OFF)
+        if off.any():
+            row = int(np.argwhere(off)[0][0])
+            line = f"the law declared for a first draft of row {row} is {first[row, 0].tolist()}"
+            raise SamplerFault(Finding("declared_law_is_no_law", line))
+    return Rollout(tokens, counts, drafts, laws)
+
+
+_SUM_OFF = 0.01
+"""How far a declared law's sum may be from 1: half precision stays inside."""
 
 
 def _bookkeeping(rollout: Rollout, case: Case) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from specsim.errors import InputError
 from specsim.verification import batched, check_sampler, random_case, statistics
 from specsim.verification import drafting as draw
 from specsim.verification.batched_lossy import LOSSY
@@ -61,6 +62,40 @@ def test_wrong_node_samplers_are_rejected(mutant) -> None:
     verdict = check_node_sampler(NodeRuleSampler(mutant.rule), mutant.claims, drafting=mutant.drafting, detect_tv=0.06)
     assert verdict.status == "rejected"
     assert verdict.witness is not None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "finding"),
+    [
+        (lambda t, a, p: (t + 0.5, a), "wrong_dtype"),
+        (lambda t, a, p: (t * np.nan, a), "wrong_dtype"),
+        (lambda t, a, p: (t[1:], a), "wrong_shape"),
+        (lambda t, a, p: (t + 9, a), "out_of_vocabulary"),
+        (lambda t, a, p: (t, a + 5), "count_out_of_range"),
+        (lambda t, a, p: t, "wrong_answer"),
+        (lambda t, a, p: p.fill(0.0) or (t, a), "mutates_inputs"),
+    ],
+)
+def test_an_impossible_answer_at_a_node_is_a_named_finding(spoil, finding: str) -> None:
+    def sampler(p, q, drafts, rng):
+        return spoil(*SAMPLERS["recursive"](p, q, drafts, rng), p)
+
+    verdict = check_node_sampler(sampler, "recursive", detect_tv=0.1)
+    assert [found.name for found in verdict.findings] == [finding]
+    assert not verdict.passed
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        (((0.5, 0.2), (0.5, 0.5)), "sums to"),
+        (((0.5, 0.5), (1.5, -0.5)), "0 or more"),
+        (((0.5, 0.5), (0.2, 0.3, 0.5)), "probabilities"),
+    ],
+)
+def test_pairs_that_are_no_laws_are_refused(pair, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_node_sampler(SAMPLERS["recursive"], "recursive", pairs=[pair])
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 1), (2, 1), (1, 2), (2, 2)])

@@ -253,7 +253,7 @@ def broken(kind: str):
         ("wrong_answer", "wrong_answer", "inconclusive"),
         ("none", "wrong_answer", "inconclusive"),
         ("wrong_dtype", "wrong_dtype", "inconclusive"),
-        ("objects", "wrong_shape", "inconclusive"),
+        ("objects", "wrong_answer", "inconclusive"),
         ("mutates_inputs", "mutates_inputs", "rejected"),
         ("nan", "wrong_dtype", "inconclusive"),
         ("seed_ignored", "seed_ignored", "rejected"),

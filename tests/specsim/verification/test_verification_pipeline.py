@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,35 @@ def test_an_engine_may_return_tokens_alone_or_break() -> None:
     assert ended.findings[0].name == "too_short"
     odd = check_pipeline(lambda case, n, rng: Rollout(np.full((n, 4), 9)))
     assert odd.findings[0].name == "out_of_vocabulary"
+
+
+@pytest.mark.parametrize(
+    ("part", "spoil", "finding"),
+    [
+        ("draft_probs", lambda q: q * np.nan, "declared_law_is_no_law"),
+        ("draft_probs", lambda q: -q, "declared_law_is_no_law"),
+        ("draft_probs", lambda q: q * 0.5, "declared_law_is_no_law"),
+        ("draft_probs", lambda q: q[:, :, :, :2], "wrong_shape"),
+        ("drafts", lambda d: d[:, :, 0], "wrong_shape"),
+        ("drafts", lambda d: d + 7, "drafts_out_of_vocabulary"),
+        ("drafts", lambda d: d + 0.5, "wrong_dtype"),
+        ("counts", lambda c: c[:5], "wrong_shape"),
+        ("counts", lambda c: -c, "counts_do_not_add_up"),
+        ("counts", lambda c: c * np.nan, "wrong_dtype"),
+        ("counts", lambda c: "four", "wrong_answer"),
+        ("tokens", lambda t: t + 0.5, "wrong_dtype"),
+        ("tokens", lambda t: t * np.nan, "wrong_dtype"),
+        ("tokens", lambda t: None, "wrong_answer"),
+    ],
+)
+def test_an_impossible_rollout_is_a_named_finding(part: str, spoil, finding: str) -> None:
+    def engine(case, n, rng):
+        told = ReferenceEngine(4)(case, n, rng)
+        return replace(told, **{part: spoil(getattr(told, part))})
+
+    verdict = check_pipeline(engine, detect_tv=0.1, algorithm="token")
+    assert not verdict.passed
+    assert [found.name for found in verdict.findings] == [finding]
 
 
 def test_a_case_that_is_too_shallow_is_refused() -> None:
