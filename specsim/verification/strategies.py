@@ -1,4 +1,4 @@
-"""Hypothesis strategies for verification: laws, pairs of them, and cases, in exact rationals.
+"""Hypothesis strategies for verification: laws, pairs of them and cases in exact rationals, and batches of arrays.
 
 Needs hypothesis, which ``specsim`` doesn't install. Verdicts over these are deterministic, so examples may be shrunk;
 don't put a statistical verdict under ``@given``: it would be flaky, and every example spends false alarms.
@@ -7,13 +7,16 @@ don't put a statistical verdict under ``@given``: it would be flaky, and every e
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from specsim.verification.case import Case
+from specsim.verification.guarded import Batch
 
 Row = tuple[Fraction, ...]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -97,6 +100,53 @@ def cases(
     ]
     rows = {s: draw(pairs(vocab, families=families)) for s in strings}
     return Case({s: p for s, (p, _) in rows.items()}, {s: q for s, (_, q) in rows.items()}, gamma, name="drawn")
+
+
+@st.composite
+def logits(draw: Draw, vocab: int | None = None, *, kept: int | None = None) -> NDArray[np.float64]:
+    """Logits of a law over ``vocab`` tokens, moved by a constant; -inf beyond the ``kept`` likeliest (top-k), or where
+    the law has no mass.
+    """
+    row = np.array([float(x) for x in draw(laws(vocab))])
+    if kept is not None:
+        row[np.argsort(-row, kind="stable")[kept:]] = 0.0
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(row) + draw(st.integers(-50, 50)))
+
+
+TILE = 128
+"""Tokens that a kernel looks at in one go; vocabularies around it and its double are where the last ones are lost."""
+
+
+@st.composite
+def batches(
+    draw: Draw,
+    *,
+    max_rows: int = 4,
+    max_gamma: int = 4,
+    vocabs: Sequence[int] = (1, 2, 3, 5, TILE - 1, TILE, TILE + 1, 2 * TILE + 1),
+    families: tuple[str, ...] = FAMILIES,
+    ragged: bool = True,
+) -> Batch:
+    """Inputs of a sampler: target rows [B, G+1, V], draft rows [B, G, V], and drafts [B, G] that q can draw.
+
+    Every row and position has a pair of its own over up to five tokens, scattered over the vocabulary. With ``ragged``
+    rows have drafts of different numbers, -1 where absent, and no q there.
+    """
+    vocab, rows, gamma = draw(st.sampled_from(vocabs)), draw(st.integers(1, max_rows)), draw(st.integers(0, max_gamma))
+    used = min(vocab, draw(st.integers(1, 5)))
+    place = draw(st.lists(st.integers(0, vocab - 1), min_size=used, max_size=used, unique=True))
+    target, draft = np.zeros((rows, gamma + 1, vocab)), np.zeros((rows, gamma, vocab))
+    tokens = np.full((rows, gamma), -1, dtype=np.int64)
+    for b in range(rows):
+        length = draw(st.integers(0, gamma)) if ragged else gamma
+        for i in range(gamma + 1):
+            p, q = draw(pairs(used, families=families))
+            target[b, i, place] = [float(x) for x in p]
+            if i < length:
+                draft[b, i, place] = [float(x) for x in q]
+                tokens[b, i] = draw(st.sampled_from(np.flatnonzero(draft[b, i]).tolist()))
+    return Batch(target, draft, tokens)
 
 
 def _normalised(weights: Any) -> Row:
