@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -19,7 +21,7 @@ from specsim.verification.hostile import hostile_findings
 from specsim.verification.interception import intercepted
 from specsim.verification.metamorphic import coin_findings
 from specsim.verification.mutants import CONTROLS, LOSSLESS_CONTROLS, MUTANTS
-from specsim.verification.parameters import BY_TOKEN, check_by_token, check_parameters
+from specsim.verification.parameters import BY_TOKEN, RANGES, check_by_token, check_parameters
 from specsim.verification.sampling import Counted, sampled
 from specsim.verification.suite import standard_cases
 from specsim.verification.verdict import Finding, Verdict
@@ -77,6 +79,7 @@ class SamplerRejected(AssertionError):  # noqa: N818 - an assertion that failed
 
 def assert_lossless(sampler: Callable[..., Any], **arguments: Any) -> Verdict:
     """Raise SamplerRejected unless the completed text has the target's law; arguments as for ``check_sampler``."""
+    __tracebackhide__ = True
     return _asserted(check_sampler(sampler, None, **arguments))
 
 
@@ -84,10 +87,12 @@ def assert_law(sampler: Callable[..., Any], algorithm: str, **arguments: Any) ->
     """Raise SamplerRejected unless counts and tokens have the declared rule's joint law: slow but lossless fails
     too.
     """
+    __tracebackhide__ = True
     return _asserted(check_sampler(sampler, algorithm, **arguments))
 
 
 def _asserted(verdict: Verdict) -> Verdict:
+    __tracebackhide__ = True  # a test's failure shows the test and the verdict
     if not verdict.passed:
         raise SamplerRejected(verdict)
     return verdict
@@ -95,6 +100,10 @@ def _asserted(verdict: Verdict) -> Verdict:
 
 def _suite(cases: Sequence[Case] | None, algorithm: str | None, options: Mapping[str, Any]) -> tuple[Case, ...]:
     """The cases to judge on; of the standard ones those whose vocabulary the options by token cover."""
+    for name in options:
+        near = difflib.get_close_matches(name, inspect.signature(check_sampler).parameters, n=1)
+        if near and name not in RANGES:
+            raise InputError(f"no such argument; did you mean {near[0]!r}?", field=name)
     if algorithm is None and options:
         raise InputError("a claim of losslessness has no parameters", field=next(iter(options)))
     if algorithm is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,11 +18,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the oracle's budget to pytest's options."""
     group = parser.getgroup("specsim", "verification of speculative samplers")
     group.addoption(
-        "--spec-alpha", type=float, default=1e-9, metavar="P", help="false alarm of one spec_oracle check (1e-9)"
+        "--spec-alpha", type=_share, default=1e-9, metavar="P", help="false alarm of one spec_oracle check (1e-9)"
     )
     group.addoption(
-        "--spec-detect-tv", type=float, default=0.01, metavar="TV", help="total variation to be detected (0.01)"
+        "--spec-detect-tv", type=_share, default=0.01, metavar="TV", help="total variation to be detected (0.01)"
     )
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number between 0 and 1")
+    return value
 
 
 @dataclass(frozen=True)
@@ -40,12 +52,14 @@ class SpecOracle:
         """Fail unless the completed text has the target's law."""
         from specsim.verification.oracle import assert_lossless
 
+        __tracebackhide__ = True
         return assert_lossless(sampler, **self._budget(arguments))
 
     def assert_law(self, sampler: Callable[..., Any], algorithm: str, **arguments: Any) -> Verdict:
         """Fail unless counts and tokens have the rule's joint law."""
         from specsim.verification.oracle import assert_law
 
+        __tracebackhide__ = True
         return assert_law(sampler, algorithm, **self._budget(arguments))
 
     def _budget(self, arguments: dict[str, Any]) -> dict[str, Any]:

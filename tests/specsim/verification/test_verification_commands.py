@@ -26,12 +26,14 @@ def never(target, draft, tokens, rng):
         pass
 
 number = 3
+print("loading")  # not part of a verdict
 """
 
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     (tmp_path / "my_engine.py").write_text(MODULE)
+    (tmp_path / "ends.py").write_text("raise SystemExit(0)")
     return tmp_path
 
 
@@ -68,12 +70,37 @@ def test_parameters_of_a_rule_are_options(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--algorithm", "lenience"), "factor: the 'lenience' rule needs it"),
+        (("--algorithm", "lenience", "--option", "factor=2"), "factor: 2: give a number"),
+        (("--option", "x=1"), "takes no parameters"),
+        (("--takes", "scores"), "takes: 'scores'"),
+        (("--level", "deep"), "--level"),
+        (("--alpha", "2"), "alpha"),
+    ],
+)
+def test_wrong_flags_are_one_line(here: Path, given: tuple[str, ...], said: str) -> None:
+    failed = verify(here, "my_engine:token", *given)
+    assert failed.returncode == 2
+    assert said in failed.stderr
+    assert failed.stdout == ""
+
+
+def test_rows_of_other_lengths_and_no_laws_are_judged_on_demand(here: Path) -> None:
+    assert verify(here, "my_engine:token", "--level", "ragged").returncode == 0
+    assert verify(here, "my_engine:token", "--level", "hostile").returncode == 0
+    assert verify(here, "my_engine:bad", "--level", "ragged").returncode == 1
+
+
+@pytest.mark.parametrize(
     ("where", "said"),
     [
         ("my_engine", "package.module:function"),
         ("my_engine:nothing", "has no 'nothing'"),
         ("my_engine:number", "not something to call"),
         ("no_such_module:f", "can't be imported"),
+        ("ends:f", "can't be imported: SystemExit"),
     ],
 )
 def test_mistakes_are_one_line(here: Path, where: str, said: str) -> None:
@@ -99,6 +126,11 @@ def test_the_fixture_and_its_options(here: Path) -> None:
     ran = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120, check=False)
     assert "1 failed, 1 passed" in ran.stdout, ran.stdout + ran.stderr
     assert "likeliest cause: target residual" in ran.stdout
+    assert "oracle.py" not in ran.stdout  # the test's own line, and the verdict
+    wrong = subprocess.run(
+        [*command[:-4], "--spec-alpha=7", "."], cwd=here, capture_output=True, text=True, check=False
+    )
+    assert "give a number between 0 and 1" in wrong.stderr
 
 
 def test_the_package_needs_neither_torch_nor_hypothesis() -> None:

@@ -342,6 +342,7 @@ def test_a_sampler_that_fails_on_equal_rows_is_found() -> None:
         ({"cases": []}, "cases"),
         ({"arrays": "jax"}, "arrays"),
         ({"takes": "scores"}, "takes"),
+        ({"detct_tv": 0.1}, "did you mean 'detect_tv'"),
         ({"algorithm": None, "factor": 0.5}, "factor"),
         ({"algorithm": "lenience"}, "factor"),
         ({"algorithm": "lenience", "facto": 0.5}, "did you mean 'factor'"),
