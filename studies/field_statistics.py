@@ -77,7 +77,7 @@ def divergence_of_first_token(sampler: Sampler, rng: np.random.Generator) -> boo
         row[rng.permutation(vocab)[:kept]] = 0.8 + 0.2 * rng.random(kept)
         rows.append(row / row.sum())
     p, q = rows
-    drafted = np.concatenate([_rounds(sampler, p, q, 1, 2_500, rng)[:, 0] for _ in range(n // 2_500)])
+    drafted = _rounds(sampler, p, q, 1, n, rng)[:, 0]
     direct = rng.choice(vocab, size=n, p=p)
 
     def kl(sample: Ints) -> float:
@@ -154,5 +154,5 @@ def _rounds(sampler: Sampler, p: Floats, q: Floats, drafts: int, n: int, rng: np
     """Emitted tokens of n rounds with the same p and q at every position."""
     reached = np.cumsum(q)
     tried = np.searchsorted(reached, rng.random((n, drafts)) * reached[-1], side="right")
-    target, draft = np.tile(p, (n, drafts + 1, 1)), np.tile(q, (n, drafts, 1))
+    target, draft = np.broadcast_to(p, (n, drafts + 1, len(p))), np.broadcast_to(q, (n, drafts, len(q)))
     return sampler(target, draft, tried, rng)[0]

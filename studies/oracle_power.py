@@ -153,7 +153,8 @@ def others() -> Iterator[dict[str, object]]:
         verdict = check_sampler(wrong, "token", level=wrong.level, takes=wrong.takes)
         yield _row("input", wrong.name, wrong.level, not verdict.passed)
     for node in NODE_MUTANTS:
-        verdict = check_node_sampler(NodeRuleSampler(node.rule), node.claims, drafting=node.drafting)
+        rule = NodeRuleSampler(node.rule)
+        verdict = check_node_sampler(rule, node.claims, drafting=node.drafting, detect_tv=0.03)
         yield _row("node", node.name, "joint law of a node", verdict.status == "rejected")
     for name, engine, case in controls():
         yield _row("engine", name, "pipeline", check_pipeline(engine, case).status == "rejected")
