@@ -31,8 +31,8 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "adaptive": {"stop_entropy": 0.9, "accept_distance": 0.3},
     "big_little": {"fallback": 0.45, "rollback": 1.5},
     "biased_argmax": {"bias": 0.15},
-    "reward": {"keep": (0.5, 1.0, 0.25)},
-    "judge": {"good": (True, False, False)},
+    "reward": {"keep": (0.5, 1.0, 0.25, 0.0)},
+    "judge": {"good": (True, False, False, True)},
     "cactus": {"delta": 0.05},
 }
 """One setting of every lossy rule that has a sampler."""
@@ -50,6 +50,17 @@ def false_alarms(seeds: int, few: int) -> Iterator[dict[str, object]]:
     for name in SAMPLERS:
         yield _row(name, "joint law of a node", node_p_values(name, few))
     yield _row("traversal", "joint law", traversal_p_values(few))
+
+
+def too_often(share: float, seeds: int, level: float) -> bool:
+    """Whether p-values at or under a level came so often that chance does it with a probability under 0.001.
+
+    Exact binomial tail: with 50 seeds one p-value at 0.001 is no rarity (5 %).
+    """
+    from scipy.special import bdtrc
+
+    count = round(share * seeds)
+    return bool(count and bdtrc(count - 1, seeds, level) < 0.001)
 
 
 def _row(name: str, what: str, found: np.ndarray) -> dict[str, object]:

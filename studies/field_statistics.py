@@ -1,7 +1,7 @@
 """Statistics that engines' own tests use, re-implemented from their description: each says if it rejects a sampler.
 
-They say what a statistic can see, not what a project ships. All judge one pair of rows, the same p and q at every
-position and row, as those tests do; what was shrunk is said beside each.
+They say what a statistic can see, not what a project ships. All but transformers' judge one pair of rows, the same p
+and q at every position and row, as those tests do; what was shrunk is said beside each.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from specsim.verification.input_mutants import INPUT_MUTANTS
 from specsim.verification.mutants import MUTANTS
 from specsim.verification.node_mutants import NODE_MUTANTS
 from specsim.verification.pipeline import controls
-from studies.false_alarms import LEVELS, chain_p_values, node_p_values, traversal_p_values
+from studies.false_alarms import LEVELS, chain_p_values, node_p_values, too_often, traversal_p_values
 from studies.field_statistics import FIELD
 from studies.oracle_power import OURS, TINY, kills, main, read, report
 
@@ -66,7 +66,15 @@ def test_p_values_of_right_samplers_are_super_uniform(name: str) -> None:
     for text in (False, True):
         found = chain_p_values(LOSSLESS[name], name, 300, text=text)
         for level in LEVELS:
-            assert (found <= level).mean() <= level + 3.5 * np.sqrt(level * (1 - level) / len(found))
+            assert not too_often(float((found <= level).mean()), len(found), level)
+
+
+def test_what_is_too_often() -> None:
+    assert not too_often(0.0, 50, 0.001)
+    assert not too_often(1 / 50, 50, 0.001)
+    assert too_often(3 / 50, 50, 0.001)
+    assert not too_often(0.11, 1_000, 0.1)
+    assert too_often(0.14, 1_000, 0.1)
 
 
 def test_p_values_of_trees_are_not_small() -> None:

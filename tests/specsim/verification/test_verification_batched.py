@@ -18,19 +18,7 @@ from specsim.verification.node_mutants import NODE_MUTANTS
 from specsim.verification.node_oracle import check_node_sampler
 from specsim.verification.suite import standard_cases
 from specsim.verification.trees import traversal_law
-
-PARAMETERS = {
-    "lenience": {"factor": 0.75},
-    "typical": {"epsilon": 0.3, "delta": 0.5},
-    "ensemble": {"weight": 0.75},
-    "fuzzy": {"threshold": 0.25},
-    "adaptive": {"stop_entropy": 0.9, "accept_distance": 0.3},
-    "big_little": {"fallback": 0.45, "rollback": 1.5},
-    "biased_argmax": {"bias": 0.15},
-    "reward": {"keep": (0.5, 1.0, 0.25, 0.0)},
-    "judge": {"good": (True, False, False, True)},
-    "cactus": {"delta": 0.05},
-}
+from studies.false_alarms import PARAMETERS
 
 
 @pytest.mark.parametrize("name", LOSSY)
