@@ -25,7 +25,7 @@ from specsim.simulation.workload import ClosedLoop
 from specsim.systems.apart import TOKEN_BYTES, device_passes, draft_passes
 from specsim.systems.composition import Device, NotApplicable
 from specsim.systems.draft_tree import draft_tree
-from specsim.systems.draft_verify import speculative_host, verify_pass
+from specsim.systems.draft_verify import draft_verify, speculative_host, verify_pass
 from specsim.theory.serving import steady_load, sustainable_rate
 
 
@@ -37,13 +37,16 @@ class Setting:
     key: str = "NAME"
     numbers: Mapping[str, float] = field(default_factory=dict)
 
-    def drafters(self, *methods: str) -> tuple[Candidate, ...]:
-        """The scenario's drafters of these methods, those with acceptance evidence. NotApplicable without any."""
+    def drafters(self, *methods: str, evidence: bool = True) -> tuple[Candidate, ...]:
+        """The scenario's drafters of these methods, those with acceptance evidence. NotApplicable without any.
+
+        ``evidence`` False: any of them, for systems that verify no tokens.
+        """
         known = [c for c in self.deployment.candidates if c.drafter.method in methods]
         if not known:
             wanted = " or ".join(f'"{method}"' for method in methods)
             raise NotApplicable(f"needs a drafter of method {wanted}: add a [[drafter]] with its acceptance")
-        ready = tuple(c for c in known if c.process is not None)
+        ready = tuple(c for c in known if c.process is not None or not evidence)
         if not ready:
             names = " or ".join(c.label for c in known)
             raise NotApplicable(f"needs the acceptance of {names}: give its [[drafter]] an acceptance table")
@@ -188,6 +191,15 @@ class Setting:
         return draft_passes(
             candidate.drafter, k, device=device, profile=profile or self.draft_profile, engine=self.deployment.engine,
             dtype=given.dtype, kv_dtype=given.kv_dtype,
+        )  # fmt: skip
+
+    def draft_alone(self, candidate: Candidate) -> RoundProgram:
+        """The draft model decoding plainly on an engine of its own, on one GPU of ``draft_profile``."""
+        given, model = self.deployment.scenario.target, candidate.drafter.model
+        assert model is not None
+        return draft_verify(
+            model, k=0, profile=self.draft_profile, engine=self.deployment.engine,
+            dtype=candidate.drafter.weight_dtype(given.dtype), kv_dtype=given.kv_dtype,
         )  # fmt: skip
 
     def device_passes(self, candidate: Candidate, k: int, *, device: str) -> tuple[Pass, ...]:

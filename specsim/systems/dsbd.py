@@ -9,15 +9,22 @@ ends once W_L beams are accepted; the first that is not ends the round. W_L is t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.round_rules import DrawnRounds
+from specsim.systems.composition import Composition, on_servers
 from specsim.systems.descriptor import Parameter, System
 from specsim.theory.tokens import expected_tokens_iid
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -164,6 +171,47 @@ def simulate(
     return in_series(draw, tokens=tokens)
 
 
+class Layers:
+    """Layers of beams that pass, of ``gamma`` drafted; a round drafts ``tokens`` in all and goes one layer further."""
+
+    def __init__(self, acceptance: float, gamma: int, tokens: int, streams: int, rng: np.random.Generator) -> None:
+        self._gamma, self._tokens = gamma, tokens
+        self._drawn = DrawnRounds(Iid(acceptance), streams, rng)
+
+    def length(self, stream: int) -> int:  # noqa: ARG002 - always the same
+        """Tokens of all beams."""
+        return self._tokens
+
+    def settle(self, stream: int, k: int) -> tuple[int, int]:  # noqa: ARG002 - drawn by layers
+        """Along the beam that is answered in the end, a token a layer."""
+        passed = self._drawn.accepted(stream, self._gamma)
+        return passed, passed + 1
+
+
+def _compose(setting: Setting) -> Composition:
+    candidate = setting.drafters("draft_model", evidence=False)[0]
+    acceptance, gamma = setting.number("acceptance", most=1), setting.count("gamma")
+    drafts = setting.count("drafts")
+    width = setting.count("width", most=drafts)
+    program = setting.tree_program(
+        candidate, steps=gamma, branches=[drafts] * (gamma - 1), tokens=width + gamma * drafts
+    )
+    return on_servers(
+        setting,
+        candidate,
+        {program.k: program},
+        lambda requests, rng: Layers(acceptance, gamma, program.k, len(requests), rng),
+        ran_with=f"{candidate.short}, beam search: {gamma} layers of {drafts} beams drafted, {width} kept",
+        assumed=(
+            "this is a beam search; plain decoding beside it samples one sequence",
+            f"a search without drafts would run {width} sequences",
+            "layers pass independently; beams share the cache of what they have in common",
+            "the target's width is fixed",
+        ),
+        one_at_a_time=True,
+    )
+
+
 SYSTEM = System(
     name="dsbd",
     title="Dynamic-Width Speculative Beam Decoding for Efficient LLM Inference",
@@ -186,5 +234,12 @@ SYSTEM = System(
     assumptions=("draft beams are i.i.d. from the drafter's beam law", "layers are independent"),
     batches="batch 1 (the authors' code asserts it)",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("acceptance", None, "P(a drafted layer passes: as many of its beams as are kept are accepted)", "-"),
+        Parameter("width", None, "W_L: beams that the target keeps of a layer", "-"),
+        Parameter("drafts", 6, "W_S: draft beams a layer", "the largest of the printed range 2 to 6"),
+        Parameter("gamma", 3, "layers drafted", "the released script"),
+    ),
     study="dsbd",
 )

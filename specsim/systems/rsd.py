@@ -7,17 +7,28 @@ never verifies tokens. The law of a step is omega(r) P_m + nu P_M with nu = 1 - 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from specsim.cost.shapes import Linear
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.ledger import Ledger
+from specsim.simulation.program import RoundProgram
+from specsim.simulation.workload import Requests
+from specsim.systems.alone import Alone, one_by_one
+from specsim.systems.composition import Composition, Device
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -153,6 +164,107 @@ def simulate(
     return in_series(draw, tokens=tokens, device="drafter, judge and target")
 
 
+DRAFTER, JUDGE = -1, -2
+"""Keys of their programs in the tally of work; 0: the target's."""
+
+
+def _compose(setting: Setting) -> Composition:
+    candidate = setting.drafters("draft_model", evidence=False)[0]
+    kept, mean = setting.number("kept", most=1), setting.number("step_tokens", least=1)
+    size = 1e9 * setting.number("judge_billions")
+    given, serving = setting.deployment, setting.deployment.serving(None, 0)
+    apart = setting.draft_memory(candidate)
+    cache_tokens = min(serving.usable_blocks * serving.block_size, apart.cache_tokens)
+    target = given.program(None, 0)
+    programs = {
+        0: target,
+        DRAFTER: setting.draft_alone(candidate),
+        JUDGE: judging(target, size / given.target.parameters),
+    }
+    limits = {"max_tokens": cache_tokens, "chunk_tokens": serving.max_num_batched_tokens}
+
+    def run(requests: Requests, rng: np.random.Generator) -> Outcome:
+        serving.check(requests.prompt_tokens, requests.output_tokens, 0)
+        apart.require(int((requests.prompt_tokens + requests.output_tokens).max()))
+        engines = [Alone(programs[key], key=key, **limits) for key in (0, DRAFTER, JUDGE)]
+
+        def serve(ledger: Ledger, i: int, now: float) -> float:
+            return _steps(ledger, i, now, *engines, kept=kept, mean=mean, rng=rng)
+
+        return one_by_one(requests, serve, device="target", cache_tokens=cache_tokens)
+
+    hardware = given.profile.hardware
+    judge_gpus = max(1, math.ceil(2.0 * size / hardware.memory_bytes))
+    return Composition(
+        ran_with=f"{candidate.short}, steps of {mean:g} tokens, {100 * kept:g} % kept, a judge of {size / 1e9:g} B",
+        run=run,
+        programs=programs,
+        devices=(
+            setting.replica(None, 0),
+            setting.draft_device(candidate),
+            Device("judge", hardware.name, judge_gpus, 2.0 * size / judge_gpus, 0.0),
+        ),
+        assumed=(
+            "a step's length is geometric, the same drafted and rewritten",
+            "the judge's pass takes the target's time over the same tokens, by its size",
+            "the first token counts when it is drafted, though its step is still to be judged",
+            "what target and drafter read of each other's steps counts as prompt; no message is charged",
+        ),
+        one_at_a_time=True,
+    )
+
+
+def judging(target: RoundProgram, share: float) -> RoundProgram:
+    """A judge of ``share`` of the target's size, reading: the target's products and times scaled, without LM head."""
+    (whole,) = target.passes
+    assert whole.forward is not None
+    layers = tuple(x for x in whole.forward.linears if x.rows == "tokens")
+    products = sum(x.n * x.k * x.count for x in layers)
+    one = Linear("judge", max(1, round(share * products / whole.forward.hidden)), whole.forward.hidden)
+    forward = replace(whole.forward, linears=(one,), attention=(), experts=())
+    judge = replace(whole, cost=lambda shape: whole.cost(shape).scaled(share), forward=forward)
+    return replace(target, name="judge", passes=(judge,))
+
+
+def _steps(
+    ledger: Ledger,
+    i: int,
+    now: float,
+    target: Alone,
+    drafter: Alone,
+    judge: Alone,
+    *,
+    kept: float,
+    mean: float,
+    rng: np.random.Generator,
+) -> float:
+    """Steps of one request until it is answered; each engine reads what others wrote before it goes on."""
+    read = {target: 0, drafter: ledger.prompt[i], judge: 0}
+    now += drafter.reads(ledger, ledger.prompt[i])
+    if ledger.prefilled(i, now):
+        return now
+
+    def catch_up(engine: Alone, text: int) -> float:
+        new, past = text - read[engine], read[engine]
+        read[engine] = text
+        return engine.reads(ledger, new, past, in_round=engine is judge and past > 0) if new else 0.0
+
+    while True:
+        text = ledger.prompt[i] + ledger.emitted[i]
+        length = min(int(rng.geometric(1.0 / mean)), ledger.output[i] - ledger.emitted[i])
+        now += catch_up(drafter, text - 1) + drafter.writes(ledger, length, text - 1)
+        now += catch_up(judge, text + length)
+        stays = rng.random() < kept
+        if stays:
+            read[drafter] = text + length - 1
+        else:
+            now += catch_up(target, text - 1) + target.writes(ledger, length, text - 1)
+            read[target] = text + length - 1
+            read[judge] = text
+        if ledger.commit(i, now, drafted=length, accepted=length if stays else 0, emitted=length, stage="judge"):
+            return now
+
+
 SYSTEM = System(
     name="rsd",
     title="Reward-Guided Speculative Decoding for Efficient LLM Reasoning",
@@ -175,5 +287,11 @@ SYSTEM = System(
     assumptions=("time is FLOPs, 2 a parameter and token: no wall clock is published", "prefill is not counted"),
     batches="lock-step rounds over many prompts in the paper",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("kept", None, "share of drafted steps whose reward keeps them, at the threshold in use", "-"),
+        Parameter("step_tokens", None, "mean tokens of a reasoning step", "-"),
+        Parameter("judge_billions", None, "parameters of the process reward model, in billions", "-"),
+    ),
     study="rsd",
 )

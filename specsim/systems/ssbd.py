@@ -9,16 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from specsim.acceptance.chains import Iid
+from specsim.cost.drafter import Drafter
+from specsim.cost.drafting import load_draft_host
 from specsim.drafting.reuse import PreviousOutput
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.ledger import Ledger
+from specsim.simulation.pricing import Pricer
+from specsim.simulation.program import RoundProgram
+from specsim.simulation.workload import Requests
+from specsim.systems.alone import Alone, one_by_one
+from specsim.systems.composition import Composition
 from specsim.systems.descriptor import Parameter, System
+from specsim.systems.draft_verify import speculative_host
 from specsim.systems.reproduction import Row
+from specsim.theory.tokens import expected_tokens_iid
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 
@@ -141,6 +157,70 @@ def simulate(
     return in_series(draw, tokens=tokens)
 
 
+@cache
+def rate_that_keeps(share: float, length: int) -> float:
+    """P(a token agrees | all before it do) at which ``share`` of a draft of ``length`` stays on the mean: bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        kept = float(expected_tokens_iid(middle, length)) - 1.0
+        low, high = (middle, high) if kept < share * length else (low, middle)
+    return high
+
+
+def _compose(setting: Setting) -> Composition:
+    drafted, reused = setting.number("drafted", above=0), setting.number("reused", most=1)
+    given, serving = setting.deployment, setting.deployment.serving(None, 0)
+    cache_tokens = serving.usable_blocks * serving.block_size
+    programs = {0: given.program(None, 0)}
+    verifying: dict[int, Pricer] = {}
+    previous = Drafter("none", "the previous output", given.target)
+
+    def verify(length: int) -> Pricer:
+        if length not in verifying:
+            host = speculative_host(given.engine, load_draft_host(given.engine), previous, length, given.profile)
+            check = setting.verify_pass(length, device="gpu")
+            programs[length] = RoundProgram("verify the previous output", length, (check,), host)
+            verifying[length] = Pricer(programs[length], cache_tokens)
+        return verifying[length]
+
+    def run(requests: Requests, rng: np.random.Generator) -> Outcome:
+        serving.check(requests.prompt_tokens, requests.output_tokens, 0)
+        engine = Alone(programs[0], key=0, max_tokens=cache_tokens, chunk_tokens=serving.max_num_batched_tokens)
+
+        def serve(ledger: Ledger, i: int, now: float) -> float:
+            prompt, output = ledger.prompt[i], ledger.output[i]
+            now += engine.reads(ledger, prompt)
+            if ledger.prefilled(i, now):
+                return now
+            length = min(round(drafted * output), output - 1)
+            if length > 0:
+                now += float(np.interp(prompt, *verify(length).decode_table(1)))
+                ledger.tally.decode(length, 1, prompt)
+                stayed = int(Iid(rate_that_keeps(reused, length)).verify(np.zeros((1, 0)), length, rng)[0][0, 0])
+                if ledger.commit(i, now, drafted=length, accepted=stayed, emitted=stayed + 1, stage="verify"):
+                    return now
+            while True:
+                now += engine.writes(ledger, 1, prompt + ledger.emitted[i])
+                if ledger.commit(i, now, drafted=0, accepted=0, emitted=1, stage="decode"):
+                    return now
+
+        return one_by_one(requests, serve, device="gpu", cache_tokens=cache_tokens)
+
+    return Composition(
+        ran_with=f"a previous output of {100 * drafted:.0f} % of the new one, of which {100 * reused:.0f} % stay",
+        run=run,
+        programs=programs,
+        devices=(setting.replica(None, 0),),
+        assumed=(
+            "every request is an update: it is written anew, and its previous output is known",
+            "each token of the previous output is as likely to be the first that diverges",
+            "plain decoding writes every update from its first token, as the paper's baseline",
+        ),
+        one_at_a_time=True,
+    )
+
+
 SYSTEM = System(
     name="ssbd",
     title="Self-Speculative Biased Decoding for Faster Re-Translation",
@@ -162,5 +242,10 @@ SYSTEM = System(
     assumptions=("divergence is independent of position and of the source", "the table's two constants are fitted"),
     batches="one stream of updates; hiding the last tokens from the reader changes no cost",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("drafted", None, "tokens of the previous output over those of the new one", "-"),
+        Parameter("reused", None, "share of the previous output that stays", "-"),
+    ),
     study="ssbd",
 )
