@@ -24,7 +24,7 @@ USER, SMALL, MACRO, DESK = "user", "small station", "macro station", "small stat
 BATCHES_IN_FLIGHT = 2
 
 MOMENT_S = 1e-9
-"""A pass that only stands where a message leaves or arrives must take some time."""
+"""A pass that only stands where a message leaves or arrives must take time; what comes within it comes together."""
 
 
 def compose(setting: Setting) -> Composition:
@@ -36,7 +36,7 @@ def compose(setting: Setting) -> Composition:
     down, up = setting.own_links(SMALL, MACRO, latency="fronthaul_s", bandwidth="fronthaul_bytes_per_s")
     seats = BATCHES_IN_FLIGHT * most
     cache, apart = setting.deployment.serving(None, 0), setting.draft_memory(candidate)
-    together = Batching(most)
+    together = Batching(most, window_s=MOMENT_S)
     place = Topology(
         (
             ServerSpec(MACRO, batching=together, num_blocks=cache.num_blocks, block_size=cache.block_size),
@@ -46,8 +46,8 @@ def compose(setting: Setting) -> Composition:
         ),
         (
             LinkSpec(USER, SMALL, uplink, per="all"),
-            replace(down, per="all"),
-            LinkSpec(MACRO, DESK, up.law, per="all"),
+            replace(down, law=replace(down.law, sharing="shared"), per="all"),  # a batch arrives as one message would
+            LinkSpec(MACRO, DESK, replace(up.law, sharing="shared"), per="all"),
             LinkSpec(DESK, USER, LinkLaw()),
         ),
     )

@@ -11,8 +11,10 @@ import pytest
 from specsim.scenario import Scenario
 from specsim.scenario.fields import Section
 from specsim.scenario.reference import TABLES, reference
+from specsim.systems.catalogue import system
 
-PAGE = (Path(__file__).parents[3] / "docs" / "scenario.md").read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = (DOCS / "scenario.md").read_text()
 
 
 def test_the_page_holds_the_reference_that_the_schema_makes() -> None:
@@ -36,3 +38,14 @@ def test_every_table_of_a_file_is_in_the_reference() -> None:
     from specsim.scenario.scenario import SECTIONS
 
     assert {section for _, section in TABLES} >= set(SECTIONS.values())
+
+
+def test_the_page_of_systems_names_what_a_scenario_must_give() -> None:
+    """Each row of its table lists the numbers without a default, no more and no fewer."""
+    text = (DOCS / "systems.md").read_text(encoding="utf-8")
+    _, table = text.split("| `[systems.NAME]` must give |\n|---|---|---|\n")
+    rows = [line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines()]
+    assert len(rows) >= 9
+    for name, _, given in rows:
+        required = [p.name for p in system(name.strip("`")).inputs if p.default is None]
+        assert re.findall(r"`(.+?)`", given) == required, name

@@ -14,6 +14,7 @@ from specsim.simulation.workload import Requests
 from specsim.systems import seed
 from specsim.systems.catalogue import system
 from specsim.systems.composition import NotApplicable
+from specsim.systems.edge_network import Phase, pair_s
 
 K, PROMPT = 3, 200
 SURE = 1.0 - 1e-12
@@ -154,6 +155,25 @@ def test_seed_keeps_to_its_bound_and_reaches_it():
     assert rate <= seed.rounds_per_s_bound(6, draft_s=draft_s, verify_s=verify_s)
     assert rate >= 0.9 / late_s
     assert composition.devices[0].weight_bytes > made("seed").devices[0].weight_bytes
+
+
+def test_two_batches_alternate_as_the_recurrence_says():
+    """Eight users, batches of four: each round of both takes what ``pair_s`` finds for its stages, batch by batch."""
+    composition = made("edge-network", rate=SURE, **{"edge-network": {"max_batch": 4}})
+    outcome = composition.run(load(8, 401, 8), np.random.default_rng(0))
+    program, batch = composition.programs[K], Batch(4.0, 4 * (PROMPT + 200.0))
+    cost = {p.name: p.repeats * float(p.cost(p.shape(batch)).total_s) for p in program.passes}
+    draft = np.array(cost["draft_first"] + cost["draft"])
+    verify = np.array(cost["verify"] + float(program.host(batch).total_s))
+    move, back = (4 * size / bandwidth + latency for size, bandwidth, latency in MESSAGES["edge-network"])
+    phase = Phase(draft, draft, np.array(move), verify + back, verify + back)
+    alternating = float(pair_s(phase, phase, 60) - pair_s(phase, phase, 40)) / 20
+    lone = float(draft + move + verify + back)
+    rounds = outcome.result.rounds
+    assert (rounds == 100).all()
+    per_round = float((outcome.result.finish_s - outcome.result.first_token_s).mean()) / 100
+    assert max(lone, 2 * float(verify)) * 0.99 <= per_round <= alternating * 1.02
+    assert outcome.servers[0].mean_batch == pytest.approx(4.0, rel=0.05)
 
 
 def test_more_targets_share_the_devices_of_dsd():
