@@ -33,6 +33,8 @@ def run(
     from specsim.systems.catalogue import SYSTEMS, system
 
     named = [name.strip() for word in systems for name in word.split(",") if name.strip()]
+    if systems and not named:
+        raise InputError("names no system; give names, or all", field="--systems")
     everything = not named or "all" in named
     names = [one.name for one in SYSTEMS] if everything else [system(name, field="--systems").name for name in named]
     folder = _folder(out)

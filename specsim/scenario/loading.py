@@ -187,7 +187,7 @@ def _read(path: FilePath, name: str) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise InputError("no such file; `specsim plan` alone runs the shipped example", file=name) from None
+        raise InputError("no such file; without a file the shipped example runs", file=name) from None
     except IsADirectoryError:
         raise InputError("is a directory; give a scenario file (TOML)", file=name) from None
     except OSError as error:

@@ -139,7 +139,7 @@ def boundary_faults(
             string = tuple(int(x) for x in tokens[row, : counts[row]])
             if not allowed.get(string, 0) > 0:
                 line = (
-                    f"case {group.cases[c].name}, drafts {rows.tokens[row].tolist()}, uniforms {u:g}, final {w:g}:"
+                    f"case {group.cases[c].name}, drafts {rows.tokens[row].tolist()}, uniforms {u!r}, final {w!r}:"
                     f" emitted {list(string)}, which has probability 0"
                 )
                 return Finding("impossible_at_boundary", line)

@@ -99,6 +99,7 @@ def test_without_matplotlib_the_tables_are_written(scenario, tmp_path, capsys, m
 def test_mistakes_are_one_line(scenario, tmp_path, capsys):
     assert "did you mean 'smartspec'" in refused(capsys, scenario(), "--systems", "smartspek")
     assert "workload: is missing" in refused(capsys, scenario(without="workload"), "--systems", "eagle3")
+    assert "names no system" in refused(capsys, scenario(), "--systems", ",")
     assert "give 1 or more" in refused(capsys, scenario(), "--systems", "plain", "--concurrency", "0")
     assert "pearl: needs a drafter" in refused(capsys, scenario(), "--systems", "pearl", "--concurrency", "1")
     (tmp_path / "file").write_text("")
