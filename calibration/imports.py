@@ -11,11 +11,13 @@ import pandas as pd
 
 import specsim
 from calibration.build import build, encode
+from calibration.gpu.tables import read_tables
 from calibration.laws import PROBABILITIES, error_row
 from calibration.measure.field import conformal_quantiles
-from calibration.measure.fit import MOST_IMPOSSIBLE, PRIOR_SD, normal_quantiles, peaks_seen
+from calibration.measure.fit import MOST_IMPOSSIBLE, PRIOR_SD, fit_profile, normal_quantiles, peaks_seen
 from calibration.measure.fit_attention import fit_cached, fit_prefill
 from calibration.measure.fit_products import fit_products
+from calibration.measure.session import MOST_UNSTEADY, UNSTEADY
 from calibration.sources.aiconfigurator import installed
 from calibration.sources.llmservingsim import kernel_tables
 from calibration.sources.vidur import read_vidur
@@ -41,6 +43,24 @@ def import_aiconfigurator(system: str, *, engine: str, dtype: str, out: str | No
     """The profile of one system, engine and precision from the installed tables."""
     document = build(installed(), load_hardware(system), engine, dtype)
     return _write(out or f"{system}-{engine}-{dtype}.json", encode(document))
+
+
+def import_measurements(directory: str, *, out: str | None) -> Written:
+    """A profile of the GPU that ``calibration/run_gpu.sh`` measured into a folder."""
+    data, device, dtype = read_tables(Path(directory))
+    unsteady = float((data["spread"] > UNSTEADY).mean()) if len(data) else 0.0
+    origin = {
+        "package": "calibration/run_gpu.sh",
+        "package_version": specsim.__version__,
+        "licence": "own measurement",
+        "measured_on": device.identity,
+        "clock": "wall",
+        "points": len(data),
+        "unsteady_share": round(unsteady, 3),
+        "disturbed": unsteady > MOST_UNSTEADY,
+    }
+    document = fit_profile(data, device, [], dtype=dtype, provenance=origin)
+    return _write(out or f"{device.shipped or 'gpu'}-measured.json", _bytes(document))
 
 
 def import_vidur(file: str, *, gpu: str | None, out: str | None) -> Written:

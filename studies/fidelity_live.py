@@ -1,10 +1,13 @@
-"""A real speculative-decoding run on a CPU, and its prediction from microbenchmarks alone.
+"""A real speculative-decoding run on a CPU, and its prediction from a profile of microbenchmarks alone.
 
 ``python -m studies.fidelity_live`` prints the comparison from the committed raw results;
-``--measure [FOLDER]`` measures anew on this machine first (about a quarter of an hour; ``--tiny`` in seconds).
+``--measure [FOLDER]`` measures anew on this machine first (half an hour; ``--tiny`` in seconds), ``--fit`` makes the
+profiles again from the samples that are there.
 
-Costs of passes and of the host come from microbenchmarks that were interleaved with the live runs; acceptance from the
-imposed curve, or from the counted pair's laws run without a transformer. No live time enters a prediction.
+Kernels are measured as ``specsim calibrate`` does, interleaved with the live runs; a profile is fitted to them, and
+rounds are priced from it as ``specsim calibrate check`` does. Acceptance comes from the imposed curve, or from the
+counted pair's laws run without a transformer. No live time enters a prediction. Beside it stands the prediction from
+passes that were timed as a whole: what the two differ by is lost by composing kernels.
 """
 
 from __future__ import annotations
@@ -18,16 +21,19 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from calibration.live.pairs import PAIRS
+from calibration.measure.samples import middle_mean
 from specsim.errors import InputError
-from studies.live_experiment import TINY, Grid, measure
-from studies.live_prediction import Costs, predict
+from studies.live_experiment import TINY, Grid, fit, measure
+from studies.live_prediction import Costs, WholePasses, predict
 
 RESULTS = Path(__file__).parent / "results" / "fidelity_live"
 CASE = ["pair", "context", "batch"]
 MEDIAN, OF_SPREAD, P95, WITHIN, CASES = 0.05, 1.5, 0.12, 0.03, 15 / 16
+WAYS = {"predicted": "from kernels, through the profile", "whole": "from passes timed as a whole"}
+"""Predictions by the prefix of their columns: the one that is judged, and the one beside it."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,12 @@ class Comparison:
     @property
     def errors(self) -> pd.Series:
         """|predicted / measured - 1| of the speedup over plain decoding, K > 0."""
+        return self.errors_of("predicted")
+
+    def errors_of(self, way: str) -> pd.Series:
+        """The same of one of ``WAYS``."""
         cells = self.cells[self.cells["k"] > 0]
-        return (cells["predicted_speedup"] / cells["speedup"] - 1.0).abs()
+        return (cells[f"{way}_speedup"] / cells["speedup"] - 1.0).abs()
 
     @property
     def chosen_well(self) -> int:
@@ -63,76 +73,72 @@ class Comparison:
 def compare(folder: Path = RESULTS) -> Comparison:
     """Read raw results and predict every cell; InputError where there are none."""
     try:
-        names = ("live", "passes", "host", "acceptance")
-        live, passes, host, acceptance = (pd.read_parquet(folder / f"{name}.parquet") for name in names)
+        live, passes, lookups, acceptance = (
+            pd.read_parquet(folder / f"{name}.parquet") for name in ("live", "passes", "lookups", "acceptance")
+        )
         machine = json.loads((folder / "machine.json").read_text())
     except FileNotFoundError as error:
         problem = f"no raw results here ({error.filename} is missing); measure with --measure"
         raise InputError(problem, file=str(folder)) from error
-    visits = _measured(live)
-    visits = visits.join(_predicted(visits, passes, host, acceptance, machine["grid"]["rounds"]))
-    cells = _typical(visits)
-    spread = float(cells.loc[cells["k"] > 0, "spread"].median())
-    return Comparison(cells, _choices(cells), spread, machine)
+    cells = _measured(live)
+    cells = cells.join(_predicted(cells, folder, passes, lookups, acceptance, machine["grid"]["rounds"])).reset_index()
+    return Comparison(cells, _choices(cells), float(cells.loc[cells["k"] > 0, "spread"].median()), machine)
 
 
 def _predicted(
-    visits: pd.DataFrame, passes: pd.DataFrame, host: pd.DataFrame, acceptance: pd.DataFrame, rounds: int
+    cells: pd.DataFrame,
+    folder: Path,
+    passes: pd.DataFrame,
+    lookups: pd.DataFrame,
+    acceptance: pd.DataFrame,
+    rounds: int,
 ) -> pd.DataFrame:
-    """Every visit's cells from the microbenchmarks of the same visit, which were interleaved with its live rounds."""
-    where = [*CASE, "repeat"]
-    micro = dict(iter(passes.groupby(where))), dict(iter(host.groupby(where)))
+    """Tokens a second, speedup and parts of a round of every cell, both ways."""
     rows = []
-    for case, part in visits.groupby(where):
-        costs = Costs.of(micro[0][case], micro[1][case])
-        pair, context, batch, repeat = case
-        for k in part.index.get_level_values("k"):
-            each = _tokens_per_round(pair, k, acceptance)
+    for pair in PAIRS:
+        costs = Costs.read(folder, pair, lookups)
+        whole = WholePasses.of(passes[passes["pair"] == pair.name])
+        for name, context, batch, k in cells.index:
+            if name != pair.name:
+                continue
+            row = {"pair": name, "context": context, "batch": batch, "k": k}
             how = {"batch": batch, "context": context, "k": k, "rounds": rounds}
-            rate, phases = predict(costs, **how, tokens_per_round=each)
-            seconds = {f"predicted_{name}_s": value for name, value in phases.items()}
-            rows.append(
-                dict(zip(CASE, case[:3], strict=True)) | {"k": k, "repeat": repeat, "predicted_per_s": rate} | seconds
-            )
-    table = pd.DataFrame(rows).set_index([*CASE, "k", "repeat"])
-    plain = table.xs(0, level="k")["predicted_per_s"].rename("plain_predicted")
-    table = table.join(plain, on=where)
-    table["predicted_speedup"] = table["predicted_per_s"] / table.pop("plain_predicted")
+            for way, of in (("predicted", None), ("whole", whole)):
+                rate, parts = predict(costs, of, **how, tokens_per_round=_tokens_per_round(name, k, acceptance))
+                row |= {f"{way}_per_s": rate} | {f"{way}_{part}_s": value for part, value in parts.items()}
+            rows.append(row)
+    table = pd.DataFrame(rows).set_index([*CASE, "k"])
+    for way in WAYS:
+        plain = table.xs(0, level="k")[f"{way}_per_s"].rename("plain")
+        table[f"{way}_speedup"] = table[f"{way}_per_s"] / table.join(plain, on=CASE)["plain"]
     return table
 
 
 def _measured(live: pd.DataFrame) -> pd.DataFrame:
-    """Throughput, speedup and seconds of a round by phase, of each visit."""
-    live = live.astype({c: float for c in live.columns if c.endswith("_s")})
-    live["draft_s"] = live["draft_s"].fillna(0.0)
-    live["host_s"] += live.pop("sampling_s")
-    live["busy_s"] = live["draft_s"] + live["verify_s"] + live["host_s"]
-    visits = live.groupby([*CASE, "k", "repeat"]).agg(
-        tokens=("tokens", "sum"), rounds=("tokens", "size"), busy_s=("busy_s", "sum"), wall_s=("wall_s", "sum"),
-        draft_s=("draft_s", "mean"), verify_s=("verify_s", "mean"), host_s=("host_s", "mean"),
-    )  # fmt: skip
-    visits["per_s"] = visits["tokens"] / visits["busy_s"]
-    visits["per_round"] = visits["tokens"] / visits["rounds"] / visits.index.get_level_values("batch")
-    visits["stolen"] = 1.0 - visits["busy_s"] / visits["wall_s"]
-    plain = visits.xs(0, level="k")["per_s"].rename("plain")
-    visits = visits.join(plain, on=[*CASE, "repeat"])
-    visits["speedup"] = visits["per_s"] / visits["plain"]
-    return visits
+    """Throughput, speedup and seconds of a round by part of every cell; ``spread`` between repeats over the mean.
+
+    Of every repeat the median round, as a visit to a kernel is its median sample; of repeats, as of visits, the middle
+    mean.
+    """
+    parts = [c for c in live.columns if c.endswith("_s") and c != "wall_s"]
+    live = live.astype(dict.fromkeys([*parts, "wall_s"], float)).fillna({"draft_s": 0.0})
+    live["busy_s"] = live[parts].sum(axis=1)
+    where = [*CASE, "k"]
+    repeats = live.groupby([*where, "repeat"])[[*parts, "busy_s", "wall_s"]].median()
+    cells = repeats.groupby(where).agg(lambda x: middle_mean(x.to_numpy()))
+    cells["per_round"] = live.groupby(where)["tokens"].mean() / cells.index.get_level_values("batch")
+    cells["per_s"] = cells["per_round"] * cells.index.get_level_values("batch") / cells["busy_s"]
+    cells["stolen"] = 1.0 - cells["busy_s"] / cells["wall_s"]
+    cells["speedup"] = _speedup(cells["per_round"] / cells["busy_s"], CASE)
+    each = cells["per_round"].reindex(repeats.index.droplevel("repeat")).to_numpy() / repeats["busy_s"]
+    speedups = _speedup(each, [*CASE, "repeat"]).groupby(where)
+    cells["spread"] = speedups.std() / speedups.mean()
+    return cells
 
 
-def _typical(visits: pd.DataFrame) -> pd.DataFrame:
-    """Middle means over visits; ``spread`` is the standard deviation of the measured speedup over its mean."""
-    groups = visits.groupby([*CASE, "k"])
-    cells = groups.agg(_middle_mean)
-    cells["spread"] = groups["speedup"].std() / groups["speedup"].mean()
-    return cells.reset_index()
-
-
-def _middle_mean(values: pd.Series) -> float:
-    """Mean without the lowest and highest quarter: one disturbed visit counts for nothing."""
-    ordered = np.sort(values.to_numpy())
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
+def _speedup(rate: pd.Series, case: list[str]) -> pd.Series:
+    plain = rate.xs(0, level="k").rename("plain")
+    return rate / rate.to_frame("rate").join(plain, on=case)["plain"]
 
 
 def _tokens_per_round(pair: str, k: int, acceptance: pd.DataFrame) -> float:
@@ -161,10 +167,11 @@ def _choices(cells: pd.DataFrame) -> pd.DataFrame:
 def report(found: Comparison) -> str:
     """The tables, every group, targets beside measured values."""
     machine, cells, errors = found.machine, found.cells, found.errors
+    device = machine["device"]
     loads = [load[0] for load in machine["load_average"]]
     out = [
         (
-            f"{machine['cpu']}, {machine['threads']} thread, torch {machine['torch']}, {machine['date']}; "
+            f"{device['name']}, {device['threads']} thread, torch {device['versions']['torch']}, {machine['date']}; "
             f"clock: {machine['clock']}"
         ),
         (
@@ -184,21 +191,20 @@ def report(found: Comparison) -> str:
             out.append(
                 line + "".join(f"{case.loc[k, 'speedup']:7.2f}/{case.loc[k, 'predicted_speedup']:5.2f}" for k in ks)
             )
-    out += ["", "error by group", f"  {'':42}{'speedup':>16}{'tokens/s':>16}{'draft':>9}{'verify':>9}{'host':>9}"]
-    rate = (cells["predicted_per_s"] / cells["per_s"] - 1.0).abs()
     groups = {"all": cells.index == cells.index} | {
-        f"{name} {value}": cells[name] == value for name in ("pair", "batch", "context", "k") for value in
-        cells[name].unique()
-    }  # fmt: skip
-    for name, mask in groups.items():
-        speed = errors[mask[errors.index] if isinstance(mask, pd.Series) else slice(None)]
-        parts = [
-            (cells.loc[mask, f"predicted_{p}_s"] / cells.loc[mask, f"{p}_s"].replace(0.0, np.nan)).median() - 1.0
-            for p in ("draft", "verify", "host")
-        ]
-        texts = [f"{q.median():6.1%} / {q.quantile(0.95):5.1%}" if len(q) else "" for q in (speed, rate[mask])]
-        out.append(f"  {name:42}" + "".join(f"{t:>16}" for t in texts) + "".join(f"{p:9.1%}" for p in parts))
-    out.append("  (speedup and tokens/s: median / p95 of |error|; phases: median signed error of seconds a round)")
+        f"{name} {value}": (cells[name] == value).to_numpy()
+        for name in ("pair", "batch", "context", "k")
+        for value in cells[name].unique()
+    }
+    for way, what in WAYS.items():
+        out += ["", f"error {what}", f"  {'':42}{'speedup':>16}{'tokens/s':>16}" + "".join(f"{p:>10}" for p in SHOWN)]
+        rate, speedup = (cells[f"{way}_per_s"] / cells["per_s"] - 1.0).abs(), found.errors_of(way)
+        for name, mask in groups.items():
+            speed = speedup[mask[speedup.index]]
+            texts = [f"{q.median():6.1%} / {q.quantile(0.95):5.1%}" if len(q) else "" for q in (speed, rate[mask])]
+            shares = [_share(cells[mask], way, part) for part in SHOWN]
+            out.append(f"  {name:42}" + "".join(f"{t:>16}" for t in texts) + "".join(f"{x:10.1%}" for x in shares))
+    out.append("  (speedup and tokens/s: median / p95 of |error|; parts: mean signed error as a share of the round)")
     out += ["", "K chosen by the prediction, and what it loses against the best measured"]
     for row in found.choices.itertuples():
         mark = "" if row.regret <= WITHIN else "  <- more than 3 %"
@@ -208,28 +214,48 @@ def report(found: Comparison) -> str:
         )
     reached, limit = found.reached, max(MEDIAN, OF_SPREAD * found.spread)
     verdict = {True: "reached", False: "MISSED"}
+    composed, whole = errors.median(), found.errors_of("whole").median()
+    gaps = {part: _share(cells, "predicted", part) for part in SHOWN}
+    worst = max(gaps, key=lambda part: abs(gaps[part]))
     out += [
         "",
-        f"median error of speedup {errors.median():.1%}, target <= {limit:.1%}: {verdict[reached['median']]}",
+        f"median error of speedup {composed:.1%}, target <= {limit:.1%}: {verdict[reached['median']]}",
         f"p95 error of speedup {errors.quantile(0.95):.1%}, target <= {P95:.0%}: {verdict[reached['p95']]}",
         (
             f"best K within 3 % in {found.chosen_well} of {len(found.choices)} cases, "
             f"target {CASES * len(found.choices):.0f}: {verdict[reached['best K']]}"
         ),
+        f"passes timed as a whole: median error {whole:.1%}; composing kernels adds {composed - whole:+.1%}",
+        f"most of what rounds from kernels miss is {worst}: {gaps[worst]:+.1%} of a round",
     ]
     return "\n".join(out)
+
+
+SHOWN = ("draft", "verify", "sampling", "host")
+"""Parts that the engine's stopwatch tells apart; attention is inside ``verify``."""
+
+
+def _share(cells: pd.DataFrame, way: str, part: str) -> float:
+    """Mean of (predicted - measured) over the measured round."""
+    inside = [part, "attention"] if part == "verify" else [part]
+    predicted = sum(cells[f"{way}_{name}_s"] for name in inside)
+    return float(((predicted - cells[f"{part}_s"]) / cells["busy_s"]).mean())
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the comparison; measure first where asked."""
     parser = argparse.ArgumentParser(prog="python -m studies.fidelity_live", description=__doc__)
     parser.add_argument("--measure", nargs="?", const=RESULTS, default=None, type=Path, metavar="FOLDER")
+    parser.add_argument("--fit", action="store_true", help="make the profiles again from the kernels' samples")
     parser.add_argument("--results", default=RESULTS, type=Path, metavar="FOLDER", help="raw results to print")
     parser.add_argument("--tiny", action="store_true", help="a few seconds of measuring, for trying it out")
     asked = parser.parse_args(arguments)
     if asked.measure is not None:
         measure(TINY if asked.tiny else Grid(), asked.measure, lambda line: print(line, flush=True))
-    print(report(compare(asked.measure or asked.results)))
+    folder = asked.measure or asked.results
+    if asked.measure is not None or asked.fit:
+        fit(folder)
+    print(report(compare(folder)))
 
 
 if __name__ == "__main__":

@@ -1,76 +1,102 @@
-"""The predicting half of ``studies.fidelity_live``: rounds priced from microbenchmarks through a round program."""
+"""The predicting half of ``studies.fidelity_live``: rounds priced through the live engine's program.
+
+From a profile of kernels, as ``specsim calibrate check`` does; and, to see what composing kernels loses, from passes
+that were timed as a whole.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import nnls
 
-from calibration.live.program import live_round
+from calibration.live.pairs import Pair
+from calibration.live.price import EnginePass, Lookup, priced_round, round_parts
+from calibration.live.program import Price
+from calibration.measure.reading import read_measured
+from calibration.measure.samples import middle_mean
 from specsim.cost.shapes import Floats, StepShape, StepTime, Term, Trust
-from specsim.simulation.program import Batch, RoundProgram
+from studies.live_experiment import COLD_LOOKUP, WARM_LOOKUP, profile_file
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one pair's passes by (name, batch, query tokens) over attended spans, and of the host by (batch, K).
+    """What prices a pair's rounds: its passes from kernels, and its host."""
 
-    Between measured spans, and between measured K for the host, linear.
-    """
-
-    passes: dict[tuple[str, int, int], tuple[Floats, Floats]]
-    host: dict[int, tuple[Floats, Floats]]
+    target: EnginePass
+    draft: EnginePass
 
     @classmethod
-    def of(cls, passes: pd.DataFrame, host: pd.DataFrame) -> Costs:
-        """Mean of the samples at each point."""
+    def read(cls, folder: Path, pair: Pair, lookups: pd.DataFrame) -> Costs:
+        """From the profile and the lookups in a folder of results."""
+        profile = read_measured(str(profile_file(folder, pair.key)))
+        assert profile.host is not None
+        looked: dict[str, Lookup | None] = {COLD_LOOKUP: None, WARM_LOOKUP: None}
+        if pair.orders is not None:
+            mine = lookups[lookups["pair"] == pair.name]
+            looked = {who: fit_lookup(mine[mine["who"] == who]) for who in looked}
+        target = EnginePass(profile, profile.host, pair.target, looked[COLD_LOOKUP])
+        return cls(target, EnginePass(profile, profile.host, pair.draft, looked[WARM_LOOKUP]))
+
+
+def fit_lookup(samples: pd.DataFrame) -> Lookup:
+    """Seconds a call and a row, non-negative, from the middle means at each number of rows."""
+    typical = samples.groupby("rows")["seconds"].agg(_middle)
+    rows, seconds = typical.index.to_numpy(dtype=np.float64), typical.to_numpy(dtype=np.float64)
+    found, _ = nnls(np.column_stack([np.ones(rows.size), rows]) / seconds[:, None], np.ones(rows.size))
+    return Lookup(float(found[0]), float(found[1]))
+
+
+@dataclass(frozen=True)
+class WholePasses:
+    """Seconds of one pair's passes by (name, batch, query tokens) over attended spans, each timed as a whole.
+
+    Between measured spans, and a little past them, linear.
+    """
+
+    curves: dict[tuple[str, int, int], tuple[Floats, Floats]]
+
+    @classmethod
+    def of(cls, passes: pd.DataFrame) -> WholePasses:
+        """Middle mean of the samples at each point."""
         curves: dict[tuple[str, int, int], tuple[Floats, Floats]] = {}
-        points = passes.groupby(["name", "batch", "queries", "span"])["seconds"].mean().reset_index()
+        points = passes.groupby(["name", "batch", "queries", "span"])["seconds"].agg(_middle).reset_index()
         for (name, batch, queries), part in points.groupby(["name", "batch", "queries"]):
             curves[name, batch, queries] = part["span"].to_numpy(float), part["seconds"].to_numpy(float)
-        points = host.groupby(["batch", "k"])["seconds"].mean().reset_index()
-        hosts = {
-            batch: (part["k"].to_numpy(float), part["seconds"].to_numpy(float))
-            for batch, part in points.groupby("batch")
-        }
-        return cls(curves, hosts)
+        return cls(curves)
 
-    def price(self, name: str, shape: StepShape) -> StepTime:
-        """A pass of equal sequences, at the span that the engine attends to."""
-        (segment,) = shape.segments
-        batch = int(np.asarray(segment.sequences))
-        queries = round(float(np.asarray(segment.query_tokens)) / batch)
-        span = float(np.asarray(segment.kv_max))
-        spans, seconds = self.passes[name, batch, queries]
-        if len(spans) > 1:  # a line through the two ends, also a little past them
-            slope = (seconds[-1] - seconds[0]) / (spans[-1] - spans[0])
-            value = seconds[0] + slope * (span - spans[0])
-        else:
-            value = seconds[0]
-        return StepTime({"pass": Term(np.asarray(value), "pass", np.asarray(Trust.INTERPOLATED, dtype=np.int8))})
+    def price(self, name: str) -> Price:
+        """Of passes of one name."""
 
-    def host_time(self, k: int, shape: StepShape) -> StepTime:
-        """Drawing, rejecting and committing of a round that verifies ``shape``."""
-        value = np.interp(float(k), *self.host[int(np.asarray(shape.segments[0].sequences))])
-        return StepTime({"round": Term(np.asarray(value), "host", np.asarray(Trust.INTERPOLATED, dtype=np.int8))})
+        def of(shape: StepShape) -> StepTime:
+            (segment,) = shape.segments
+            batch = int(np.asarray(segment.sequences))
+            queries = round(float(np.asarray(segment.query_tokens)) / batch)
+            spans, seconds = self.curves[name, batch, queries]
+            span = float(np.asarray(segment.kv_max))
+            slope = (seconds[-1] - seconds[0]) / (spans[-1] - spans[0]) if len(spans) > 1 else 0.0
+            value = np.asarray(seconds[0] + slope * (span - spans[0]))
+            return StepTime({"pass": Term(value, "pass", np.asarray(Trust.INTERPOLATED, dtype=np.int8))})
+
+        return of
 
 
-def program(costs: Costs, k: int) -> RoundProgram:
-    """The live engine's round at these costs."""
-    price = {name: partial(costs.price, name) for name in ("decode", "verify", "draft_first", "draft")}
-    return live_round(k, **price, host=partial(costs.host_time, k))
+def _middle(seconds: pd.Series) -> float:
+    return middle_mean(seconds.to_numpy())
 
 
 def predict(
-    costs: Costs, *, batch: int, context: int, k: int, tokens_per_round: float, rounds: int
+    costs: Costs, passes: WholePasses | None, *, batch: int, context: int, k: int, tokens_per_round: float, rounds: int
 ) -> tuple[float, dict[str, float]]:
-    """Tokens per second of a batch through ``rounds`` rounds from ``context``, and seconds of a round by phase."""
-    grown = context + tokens_per_round * (rounds + 1) / 2.0
-    time = program(costs, k).time(Batch(batch, batch * grown))
-    phases = {"draft": 0.0, "verify": 0.0, "host": 0.0}
-    for name, term in time.terms.items():
-        phase = {"draft_first": "draft", "decode": "verify"}.get(name.split(".")[0], name.split(".")[0])
-        phases[phase] += float(term.seconds)
-    return batch * tokens_per_round / sum(phases.values()), phases
+    """Tokens per second of a batch through ``rounds`` rounds from ``context``, and seconds of a round by part.
+
+    passes: None for the prediction from kernels.
+    """
+    names = ("decode", "verify", "draft_first", "draft")
+    instead: dict[str, Price] = {} if passes is None else {name: passes.price(name) for name in names}
+    program = priced_round(costs.target, costs.draft, k, instead)
+    parts = round_parts(program, batch, context + tokens_per_round * (rounds + 1) / 2.0)
+    return batch * tokens_per_round / sum(parts.values()), parts

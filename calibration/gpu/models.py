@@ -8,12 +8,14 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from calibration.gpu.session import Session
 from calibration.live.decoder import Decoder
 from calibration.live.engine import LiveRun, decode
 from calibration.live.micro import Idle
 from calibration.live.models import Captured, Model, Transformer
+from calibration.measure.timers import Prepared
 from specsim.cost.model_shape import ModelShape
 
 
@@ -25,8 +27,7 @@ def one_layer(target: ModelShape) -> ModelShape:
 def build(session: Session, shape: ModelShape, max_positions: int = 16384) -> Decoder:
     """A decoder with random weights on the session's device, in bf16 on CUDA."""
     generator = torch.Generator(device=session.device).manual_seed(0)
-    dtype = torch.bfloat16 if session.timer.cuda else torch.float32
-    return Decoder.random(shape, generator=generator, dtype=dtype, max_positions=max_positions)
+    return Decoder.random(shape, generator=generator, dtype=session.workshop.dtype, max_positions=max_positions)
 
 
 def measure_steps(
@@ -49,15 +50,16 @@ def measure_steps(
             decoder[0].allocate(batch, cached + queries)
             tokens = torch.ones(batch, queries, dtype=torch.long, device=session.device)
             start = torch.full((batch,), cached, device=session.device)
-            for mode in ("graph", "eager") if session.timer.cuda else ("eager",):
-                timer = replace(session.timer, most_calls=4, sample_s=0.0)
-                timing = timer.time(
-                    lambda _: decoder[0].forward(tokens, start, span=cached + queries),
-                    copies=1,
-                    mode=mode,  # type: ignore[arg-type]
-                )
-                load = {"batch": batch, "queries": queries, "tokens": batch * queries, "cached": cached}
-                session.add("steps", model=shape.name, layers=shape.layers, **load, **timing.row())
+
+            def step(_: int) -> Tensor:
+                return decoder[0].forward(tokens, start, span=cached + queries)
+
+            kernels = {"eager": Prepared(step, eager=True)} | ({"graph": Prepared(step)} if session.cuda else {})
+            load = {"batch": batch, "query_tokens": queries, "tokens": batch * queries, "kv_tokens": cached}
+            for mode, timing in zip(kernels, session.time(list(kernels.values())), strict=True):
+                for repeat, seconds in enumerate(timing.wall_s.tolist()):
+                    named = {"op": "step", "model": shape.name, "layers": shape.layers, "mode": mode}
+                    session.add("steps", **named, **load, repeat=repeat, latency_us=round(seconds * 1e6, 3))
 
         session.attempt(f"a pass of {shape.name} at {batch} x {queries}", measure)
 
@@ -99,7 +101,7 @@ def _case(
 ) -> None:
     capacity = context + (grid.rounds + 3) * (max(grid.ks) + 1)
     models: list[Model] = [Transformer(target), Transformer(draft)]
-    if session.timer.cuda:
+    if session.cuda:
         models = [Captured(model) for model in models if isinstance(model, Transformer)]
     where = {"target": target.shape.name, "drafter": draft.shape.name, "batch": batch, "context": context}
     prompts = rng.integers(0, target.vocab, size=(batch, context))
@@ -119,13 +121,14 @@ def _case(
         model.allocate(batch, capacity)
         tokens = torch.ones(batch, queries, dtype=torch.long, device=session.device)
         start = torch.full((batch,), context, device=session.device)
-        timer = replace(session.timer, most_calls=4, sample_s=0.0, samples=5)
-        timing = timer.time(
-            lambda _: model.laws(tokens, start, span=context + queries, rows=rows),  # type: ignore[arg-type]
-            mode="eager",  # the model replays its own graph
-        )
-        row = {"queries": queries, "span": capacity if session.timer.cuda else context + queries, **timing.row()}
-        session.add("parts", **where, repeat=repeat, part=part, **row)
+
+        def run(_: int) -> Tensor:
+            return model.laws(tokens, start, span=context + queries, rows=rows)  # type: ignore[arg-type]
+
+        (timing,) = session.time([Prepared(run, eager=True)])  # the model replays its own graph
+        row = {"queries": queries, "span": capacity if session.cuda else context + queries}
+        median = round(float(np.median(timing.wall_s)) * 1e6, 3)
+        session.add("parts", **where, repeat=repeat, part=part, **row, latency_us=median)
 
     for model in models:  # room for all before anything is timed, so that memory runs out here or nowhere
         model.allocate(batch, capacity)

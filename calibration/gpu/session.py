@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from calibration.gpu.timing import Timer
+from calibration.gpu.tables import refused, rows_of, table_of
+from calibration.measure.device import Device, clocks
+from calibration.measure.kernels import Workshop
+from calibration.measure.points import Point
+from calibration.measure.session import out_of_memory
+from calibration.measure.timers import Prepared, Timing, WrongOutputError, time_kernels
 
 SAVE_EVERY_S = 15.0
 
@@ -22,8 +27,10 @@ SAVE_EVERY_S = 15.0
 class Session:
     """Tables by name, written beside and renamed, often enough that a cut run is worth keeping."""
 
-    timer: Timer
+    found: Device
+    workshop: Workshop
     out: Path
+    repeats: int = 7
     begin: float = field(default_factory=time.monotonic)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -34,12 +41,37 @@ class Session:
     @property
     def device(self) -> torch.device:
         """What is measured."""
-        return self.timer.device
+        return torch.device(self.found.kind)
+
+    @property
+    def cuda(self) -> bool:
+        """Whether events and graphs exist."""
+        return self.found.kind == "cuda"
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the session began."""
         return time.monotonic() - self.begin
+
+    def measure(self, points: Iterable[Point], until_s: float, *, variants: tuple[str, ...] = ()) -> None:
+        """Rows of every point in its table until the clock says stop; ``variants``: only these, where any are named."""
+        for point in points:
+            if self.elapsed_s > until_s:
+                self.note(f"out of time before {point.key}")
+                return
+            problem = self.attempt(point.key, lambda point=point: self._measure(point, variants))  # type: ignore[misc]
+            if problem is not None:
+                self.add(table_of(point), **refused(point, problem))
+
+    def _measure(self, point: Point, variants: tuple[str, ...]) -> None:
+        kernels = {name: k for name, k in self.workshop.prepare(point).items() if not variants or name in variants}
+        for (name, kernel), timing in zip(kernels.items(), self.time(list(kernels.values())), strict=True):
+            for row in rows_of(point, name, kernel, timing, at_s=self.elapsed_s):
+                self.add(table_of(point), dtype=str(self.workshop.dtype)[6:], **row)
+
+    def time(self, kernels: list[Prepared]) -> list[Timing]:
+        """Samples of prepared kernels, in turns."""
+        return time_kernels(kernels, self.found.kind, repeats=self.repeats)
 
     def add(self, table: str, **row: Any) -> None:
         """One measured row; everything is saved now and then."""
@@ -70,6 +102,7 @@ class Session:
     def part(self, name: str) -> Iterator[None]:
         """A part of the session: its failure is noted and the next part goes on; its results are saved at its end."""
         self.note(f"{name}: begins")
+        self.machine.setdefault("clocks_seen", []).append({"at_s": round(self.elapsed_s, 1), **clocks(self.found)})
         before = sum(len(rows) for rows in self.tables.values())
         try:
             yield
@@ -81,22 +114,23 @@ class Session:
         self.free()
 
     def attempt(self, what: str, work: Callable[[], None]) -> str | None:
-        """Run ``work``; None, or how it failed (noted once a kind). Memory that ran out is given back."""
+        """Run ``work``; None, or how it failed, which is noted. Memory that ran out is given back."""
         try:
             work()
-        except torch.cuda.OutOfMemoryError:
-            self.free()
-            problem = "out of memory"
-        except (RuntimeError, NotImplementedError, ValueError) as error:
-            problem = _first_line(error)
+        except (RuntimeError, NotImplementedError, ValueError, MemoryError) as error:
+            if out_of_memory(error):
+                problem = "oom"
+            else:
+                problem = "wrong output" if isinstance(error, WrongOutputError) else _first_line(error)
         else:
             return None
+        self.free()
         self.note(f"{what}: {problem}")
         return problem
 
     def free(self) -> None:
         """Give cached device memory back."""
-        if self.timer.cuda:
+        if self.cuda:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
 

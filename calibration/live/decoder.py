@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
 
+from calibration.live.stopwatch import NO_LAPS, Laps
 from specsim.cost.model_shape import ModelShape
 
 SPAN_MULTIPLE = 16
@@ -30,6 +31,16 @@ class Layer:
     down: Tensor
     query_norm: Tensor | None = None
     key_norm: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where new tokens go: sequence [batch, 1] and positions [batch, q] in the cache, and their rotations."""
+
+    sequence: Tensor
+    positions: Tensor
+    cosine: Tensor
+    sine: Tensor
 
 
 @dataclass(eq=False)
@@ -128,23 +139,80 @@ class Decoder:
         ``span`` bounds every position from above (exclusive): the cache that attention reads. Keys and values of the
         new tokens are in the cache afterwards.
         """
+        x = self.hidden(tokens, start, span=span)
+        return self.logits(x[:, -1:] if rows == "last" else x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits [batch, rows, vocab] of what ``hidden`` returned."""
+        return linear(rms_norm(x, x.shape[-1:], self.norm), self.head)
+
+    def hidden(self, tokens: Tensor, start: Tensor, *, span: int) -> Tensor:
+        """The layers' output [batch, q, hidden]; arguments as of ``forward``."""
         assert self.cache is not None, "allocate first"
         batch, queries = tokens.shape
         span = min(-(-span // SPAN_MULTIPLE) * SPAN_MULTIPLE, self.cache.shape[4])
         positions = start[:, None] + torch.arange(queries, device=tokens.device)
         sequence = torch.arange(batch, device=tokens.device)[:, None]
-        cosine, sine = self.cosine[positions][:, :, None], self.sine[positions][:, :, None]
-        mask = self._mask(positions, span)
+        place = Place(sequence, positions, self.cosine[positions][:, :, None], self.sine[positions][:, :, None])
+        mask = self._mask(positions, span).expand(-1, self.shape.kv_heads, -1, -1)
         x = self.embedding[tokens]
         for index, layer in enumerate(self.layers):
-            keys, values = self.cache[index]
+            x = self.layer(layer, x, self.cache[index], place, mask, span)
+        return x
+
+    def layer(
+        self,
+        layer: Layer,
+        x: Tensor,
+        cache: Tensor,
+        place: Place,
+        mask: Tensor | None,
+        span: int,
+        around: Laps | None = None,
+    ) -> Tensor:
+        """A layer over ``x`` [batch, q, hidden] and its ``cache``; ``around`` times all but products and attention."""
+        watch = around or NO_LAPS
+        keys, values = cache
+        with watch:
             normed = rms_norm(x, x.shape[-1:], layer.attention_norm)
-            x = x + self._attention(layer, normed, keys, values, sequence, positions, cosine, sine, mask, span)
-            gate, up = linear(rms_norm(x, x.shape[-1:], layer.mlp_norm), layer.gate_up).chunk(2, dim=-1)
-            x = x + linear(silu(gate) * up, layer.down)
-        if rows == "last":
-            x = x[:, -1:]
-        return linear(rms_norm(x, x.shape[-1:], self.norm), self.head)
+        packed = linear(normed, layer.qkv)
+        with watch:
+            query = self.enter(layer, packed, keys, values, place)
+        mixed = scaled_dot_product_attention(query, keys[:, :, :span], values[:, :, :span], attn_mask=mask)
+        with watch:
+            mixed = self.leave(mixed, x.shape[1])
+        added = linear(mixed, layer.output)
+        with watch:
+            x = x + added
+            normed = rms_norm(x, x.shape[-1:], layer.mlp_norm)
+        added = linear(normed, layer.gate_up)
+        with watch:
+            added = gated(added)
+        added = linear(added, layer.down)
+        with watch:
+            return x + added
+
+    def enter(self, layer: Layer, packed: Tensor, keys: Tensor, values: Tensor, place: Place) -> Tensor:
+        """Query rows [batch, kv_heads, group * q, head_dim] of ``packed`` [batch, q, width]; keys and values written.
+
+        The heads that share a cache head become query rows of it, so that the cache is read once a group.
+        """
+        shape = self.shape
+        batch, queries, _ = packed.shape
+        heads, kv, dim = shape.heads, shape.kv_heads, shape.head_dim
+        query, key, value = packed.view(batch, queries, heads + 2 * kv, dim).split([heads, kv, kv], dim=2)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            query, key = rms_norm(query, (dim,), layer.query_norm), rms_norm(key, (dim,), layer.key_norm)
+        query, key = _rotate(query, place.cosine, place.sine), _rotate(key, place.cosine, place.sine)
+        keys.transpose(1, 2)[place.sequence, place.positions] = key
+        values.transpose(1, 2)[place.sequence, place.positions] = value
+        return query.view(batch, queries, kv, heads // kv, dim).permute(0, 2, 3, 1, 4).reshape(batch, kv, -1, dim)
+
+    def leave(self, mixed: Tensor, queries: int) -> Tensor:
+        """Attention's output as rows [batch, q, heads * head_dim]."""
+        batch, kv, rows, dim = mixed.shape
+        group = rows // queries
+        return mixed.view(batch, kv, group, queries, dim).permute(0, 3, 1, 2, 4).reshape(batch, queries, -1)
 
     def _mask(self, positions: Tensor, span: int) -> Tensor:
         """Additive mask [batch, 1, group * q, span]: a query sees the positions up to its own."""
@@ -153,37 +221,11 @@ class Decoder:
         mask.masked_fill_(hidden, float("-inf"))
         return mask.repeat(1, self.shape.heads // self.shape.kv_heads, 1)[:, None]
 
-    def _attention(
-        self,
-        layer: Layer,
-        x: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        sequence: Tensor,
-        positions: Tensor,
-        cosine: Tensor,
-        sine: Tensor,
-        mask: Tensor,
-        span: int,
-    ) -> Tensor:
-        shape = self.shape
-        batch, queries, _ = x.shape
-        heads, kv, dim = shape.heads, shape.kv_heads, shape.head_dim
-        packed = linear(x, layer.qkv).view(batch, queries, heads + 2 * kv, dim)
-        query, key, value = packed.split([heads, kv, kv], dim=2)
-        if layer.query_norm is not None and layer.key_norm is not None:
-            query, key = rms_norm(query, (dim,), layer.query_norm), rms_norm(key, (dim,), layer.key_norm)
-        query, key = _rotate(query, cosine, sine), _rotate(key, cosine, sine)
-        keys.transpose(1, 2)[sequence, positions] = key
-        values.transpose(1, 2)[sequence, positions] = value
-        # The heads that share a cache head become query rows of it, so that the cache is read once a group.
-        group = heads // kv
-        query = query.view(batch, queries, kv, group, dim).permute(0, 2, 3, 1, 4).reshape(batch, kv, -1, dim)
-        mixed = scaled_dot_product_attention(
-            query, keys[:, :, :span], values[:, :, :span], attn_mask=mask.expand(-1, kv, -1, -1)
-        )
-        mixed = mixed.view(batch, kv, group, queries, dim).permute(0, 3, 1, 2, 4).reshape(batch, queries, heads * dim)
-        return linear(mixed, layer.output)
+
+def gated(gate_up: Tensor) -> Tensor:
+    """The gated activation of both halves of ``gate_up``."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return silu(gate) * up
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calibration.live.engine import decode
-from calibration.live.models import Model
+from calibration.live.models import Counted, Model
+from calibration.live.ngram import Ngram
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,24 @@ class Idle:
         return self._law.expand(shape).contiguous()
 
 
-def time_host(
-    target: Idle, draft: Idle, *, batch: int, k: int, rounds: int, rng: np.random.Generator
+def time_lookups(
+    ngram: Ngram, contexts: NDArray[np.int64], queries: Sequence[int], *, beside_bytes: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Processor seconds [rounds] of everything in a round that is not a pass: drawing, rejecting, committing."""
-    prompts = np.ones((batch, 32), dtype=np.int64)
-    run = decode(target, draft, prompts, k=k, rounds=rounds + 2, rng=rng)
-    return (run.phases_s["sampling"] + run.phases_s["host"])[2:]
+    """Processor seconds [queries] in which an n-gram alone gives the laws after ``contexts`` [batch, length].
+
+    beside_bytes: memory read before each, as the pass that runs beside it does. CPU only.
+    """
+    model, tokens = Counted(ngram), torch.from_numpy(contexts)
+    batch, length = contexts.shape
+    model.allocate(batch, length)
+    model.assume(tokens)
+    beside = torch.ones(max(1, beside_bytes // 4))
+    taken = np.zeros(len(queries))
+    for index in rng.permutation(len(queries)):
+        new = queries[index]
+        beside.sum()
+        start = torch.full((batch,), length - new)
+        clock = time.thread_time_ns()
+        model.laws(tokens[:, length - new :], start, span=length)
+        taken[index] = (time.thread_time_ns() - clock) * 1e-9
+    return taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from dataclasses import dataclass, field
@@ -64,3 +65,23 @@ class Stopwatch:
         if self.device.type != "cuda":
             return (after - before) * 1e-9
         return before.elapsed_time(after) * 1e-3
+
+
+@dataclass
+class Laps:
+    """Wall and processor seconds of the calling thread in ``with`` blocks, summed."""
+
+    wall_s: float = 0.0
+    busy_s: float = 0.0
+
+    def __enter__(self) -> None:
+        self._wall, self._busy = time.perf_counter_ns(), time.thread_time_ns()
+
+    def __exit__(self, *_: object) -> None:
+        busy, wall = time.thread_time_ns(), time.perf_counter_ns()
+        self.busy_s += (busy - self._busy) * 1e-9
+        self.wall_s += (wall - self._wall) * 1e-9
+
+
+NO_LAPS: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+"""In the place of laps that nobody wants."""

@@ -8,18 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from calibration.live.price import PARTS, EnginePass, priced_round, round_parts
 from calibration.measure.device import Device, detect, pinned, torch_or_error
 from calibration.measure.points import Point
-from calibration.measure.timers import time_on_cpu, time_on_cuda
-from specsim.cost.measured_host import MeasuredHost
+from calibration.measure.timers import time_kernels
 from specsim.cost.model import load_model
 from specsim.cost.model_shape import ModelShape
 from specsim.cost.profile import Profile
-from specsim.cost.shapes import Segment, StepShape
-from specsim.cost.step import StepCost
 from specsim.errors import InputError
 
-PARTS = ("draft", "verify", "attention", "sampling", "host")
 UNSURE = 0.2
 """Difference between repeated runs above which an error of the prediction says nothing."""
 SURVIVAL = 0.7
@@ -157,77 +154,46 @@ def check(
                 tokens[b, k] = run.tokens_per_round
                 done += 1
                 report(done, (repeats + 1) * len(configurations))
-        price = Price(profile, profile.host, *shapes)
+        prices = [EnginePass(profile, profile.host, shape) for shape in shapes]
         cases = []
         for b, k in configurations:
             reach = context + rounds * tokens[b, k] / 2.0
             own = _attention_s(here, kind, profile, shapes[0], b, k, reach)
-            cases.append(_case(price, b, k, context, reach, times[b, k], tokens[b, k], own))
+            program = priced_round(*prices, k)
+            cases.append(_case(round_parts(program, b, reach), b, k, context, times[b, k], tokens[b, k], own))
     return Checked(shapes[0].name, shapes[1].name, tuple(cases))
 
 
 def _case(
-    price: Price, b: int, k: int, context: int, reach: float, runs: list[dict[str, float]], tokens: float, own_s: float
+    predicted: dict[str, float],
+    b: int,
+    k: int,
+    context: int,
+    runs: list[dict[str, float]],
+    tokens: float,
+    own_s: float,
 ) -> Case:
     totals = np.array([sum(run.values()) for run in runs])
     measured = {part: float(np.median([run.get(part, 0.0) for run in runs])) for part in PARTS}
     own_s = min(own_s, measured["verify"])
     measured |= {"attention": own_s, "verify": measured["verify"] - own_s}
     spread = float((totals.max() - totals.min()) / np.median(totals))
-    return Case(b, k, context, price.round_s(b, k, reach), measured, spread, tokens)
-
-
-@dataclass(frozen=True)
-class Price:
-    """Rounds of the live engine priced by a measured profile: eager passes, its own host."""
-
-    profile: Profile
-    host: MeasuredHost
-    target: ModelShape
-    draft: ModelShape
-
-    def round_s(self, batch: int, k: int, context: float) -> dict[str, float]:
-        """Seconds of a round by part; the target's attention apart from the rest of its pass."""
-        verify = self._pass(self.target, batch, k + 1, context, rows=k + 1)
-        draft = 0.0
-        if k:
-            draft = sum(self._pass(self.draft, batch, 2, context - 1, rows=1).values())
-            draft += (k - 1) * sum(self._pass(self.draft, batch, 1, context + k / 2.0, rows=1).values())
-        return {
-            "draft": draft,
-            "verify": verify["rest"],
-            "attention": verify["attention"],
-            "sampling": float(self.host.drawing_s(batch, k, self.target.vocab)),
-            "host": float(self.host.host_s(batch, k)),
-        }
-
-    def _pass(self, model: ModelShape, batch: int, queries: int, context: float, *, rows: int) -> dict[str, float]:
-        forward = model.forward(dtype=self.profile.dtype, kv_dtype=self.profile.dtype)
-        # The live engine's decoder holds the vocabulary unpadded.
-        forward = replace(
-            forward, linears=tuple(replace(x, n=model.vocab) if x.name == "lm_head" else x for x in forward.linears)
-        )
-        kind: Any = "verify" if queries > 1 else "decode"
-        segment = Segment(kind, batch, batch * queries, batch * context, batch * rows)
-        terms = StepCost(forward, self.profile, self.host.engine()).cost(StepShape((segment,), mode="eager")).terms
-        attention = sum(float(t.seconds) for name, t in terms.items() if "attention" in name)
-        rest = sum(float(t.seconds) for t in terms.values()) - attention
-        return {"attention": attention, "rest": rest + float(self.host.around_pass_s(batch * rows, model.vocab))}
+    return Case(b, k, context, predicted, measured, spread, tokens)
 
 
 def _attention_s(
     here: Device, kind: Any, profile: Profile, shape: ModelShape, batch: int, k: int, reach: float
 ) -> float:
     """Seconds that the target's attention takes now, all layers, timed alone with buffers that rotate."""
-    from calibration.measure.kernels import Workshop
+    from calibration.measure.kernels import Workshop, company
 
     forward = shape.forward(dtype=profile.dtype, kv_dtype=profile.dtype)
-    workshop = Workshop(here, kind, min(2.0 * here.cache_bytes, shape.weight_bytes(dtype=profile.dtype)))
+    workshop = Workshop(here, kind, company([forward], most=2.0 * here.cache_bytes))
     total = 0.0
     for a in forward.attention:
         head = {"heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim}
         kernels = workshop.prepare(Point.of("attention", queries=k + 1, batch=batch, cached=round(reach), **head))
-        timings = (time_on_cuda if here.kind == "cuda" else time_on_cpu)(list(kernels.values()), repeats=5)
+        timings = time_kernels(list(kernels.values()), here.kind, repeats=5)
         clock = str(profile.provenance.get("clock", "wall"))
         total += a.count * min(float(np.median(t.wall_s if clock == "wall" else t.busy_s)) for t in timings)
     return total
@@ -237,7 +203,13 @@ def _shapes(profile: Profile, target: str | None, draft: str | None) -> tuple[Mo
     named = target or next(iter(profile.provenance.get("models", ())), None)
     if named is None:
         raise InputError("the profile names no model; give --model", field="--model")
-    shape = load_model(named)
+    try:
+        shape = load_model(named)
+    except InputError as error:
+        if target is not None:
+            raise
+        problem = f"the profile's model {named!r} does not ship; give --model PATH of its config.json"
+        raise InputError(problem, field="--model") from error
     if draft is not None:
         other = load_model(draft)
         if other.vocab != shape.vocab:

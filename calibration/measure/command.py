@@ -28,6 +28,8 @@ DEFAULT_DTYPE = {"cuda": "bf16", "cpu": "fp32"}
 RATES = {"cuda": (1.5e12, 2e14), "cpu": (1e10, 5e10)}
 """Bytes/s and operations/s that a budget is planned with until a session knows its own pace."""
 CLOCKS = ("wall", "processor")
+FLEX_SHARE = 0.1
+"""Of a budget on CUDA that may go into compiling FlexAttention; what was compiled by then stays a variant."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,15 @@ def calibrate(
     kind = dtype or DEFAULT_DTYPE[found.kind]
     shapes = [load_model(name) for name in models or DEFAULT_MODELS[found.kind]]
     samples = Samples.open(out.with_suffix(".samples.parquet"), {**found.identity, "dtype": kind})
-    session, points = session_for(found, shapes, samples, dtype=kind, tensor_parallel=tensor_parallel, grid=grid)
+    session, points = session_for(
+        found,
+        shapes,
+        samples,
+        dtype=kind,
+        tensor_parallel=tensor_parallel,
+        grid=grid,
+        flex_s=FLEX_SHARE * 60.0 * minutes,
+    )
     session.clock = clock
     with progress("measuring") as report:
         outcome = session.run(points, budget_s=60.0 * minutes, progress=report)
@@ -108,21 +118,22 @@ def session_for(
     dtype: str,
     tensor_parallel: int = 1,
     grid: Grid | None = None,
+    flex_s: float = 0.0,
 ) -> tuple[Session, list[Point]]:
     """A session on ``device`` and the points worth measuring for ``models``; InputError for a precision it lacks."""
     torch = torch_or_error()
     names = {"bf16": torch.bfloat16, "fp32": torch.float32}
     if dtype not in names:
         raise InputError(f"{dtype!r} cannot be measured here; give {' or '.join(names)}", field="--dtype")
-    from calibration.measure.kernels import Workshop
+    from calibration.measure.kernels import Workshop, company
 
     sparse = [model.name for model in models if model.experts]
     if sparse:
         raise InputError(f"{sparse[0]} has experts, which are not measured yet; give dense models", field="--model")
     for model in models:
         model.check_parallel(tensor_parallel)
-    weights = min(model.weight_bytes(tensor_parallel=tensor_parallel, dtype=dtype) for model in models)
-    workshop = Workshop(device, names[dtype], min(2.0 * device.cache_bytes, weights))
+    forwards = [model.forward(tensor_parallel=tensor_parallel, dtype=dtype, kv_dtype=dtype) for model in models]
+    workshop = Workshop(device, names[dtype], company(forwards, most=2.0 * device.cache_bytes), flex_s=flex_s)
     bandwidth, flops = RATES[device.kind]
     session = Session(
         device,

@@ -70,7 +70,8 @@ def detect(wanted: str = "auto", *, threads: int | None = None) -> Device:
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     if wanted != "cpu" and torch.cuda.is_available():
         p = torch.cuda.get_device_properties(0)
-        versions |= {"cuda": str(torch.version.cuda), "driver": _smi("driver_version") or "unknown"}
+        versions |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+        versions["driver"] = _smi("driver_version") or "unknown"
         cache = int(getattr(p, "L2_cache_size", 0)) or 50 << 20
         return Device("cuda", p.name, int(p.total_memory), cache, int(p.multi_processor_count), 0, versions)
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
@@ -105,9 +106,11 @@ def pinned(device: Device) -> Iterator[None]:
 def clocks(device: Device) -> dict[str, str]:
     """What the device says of its clocks now, as text by name; empty where it says nothing."""
     if device.kind == "cuda":
-        fields = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_throttle_reasons.active")
-        found = _smi(",".join(fields))
-        return dict(zip(fields, found.split(", "), strict=False)) if found else {}
+        fields = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
+        found = dict(zip(fields, _smi(",".join(fields)).split(", "), strict=False))
+        # Drivers of 2023 renamed it, and one unknown field fails a whole query.
+        found["throttled"] = _smi("clocks_event_reasons.active") or _smi("clocks_throttle_reasons.active")
+        return {name: value for name, value in found.items() if value}
     out = {"load": f"{os.getloadavg()[0]:.2f}"} if hasattr(os, "getloadavg") else {}
     for line in _lines(Path("/proc/cpuinfo")):
         if line.startswith("cpu MHz"):

@@ -12,8 +12,9 @@ from calibration.laws import PROBABILITIES, digits, error_row
 from calibration.measure.device import Device
 from calibration.measure.field import conformal_quantiles
 from calibration.measure.fit_attention import fit_cached, fit_prefill
-from calibration.measure.fit_host import FEWEST, fit_around, fit_host
+from calibration.measure.fit_host import fit_around, fit_host
 from calibration.measure.fit_products import fit_products
+from calibration.measure.uncertainty import FEWEST
 from specsim.cost.engine import load_engine
 from specsim.cost.hardware import Hardware, load_hardware
 from specsim.cost.law import ARITHMETIC, BYTES, gemm_work
@@ -36,7 +37,9 @@ def hardware_of(device: Device, data: pd.DataFrame, dtype: str) -> tuple[Hardwar
     bandwidth, peak = peaks_seen(data[data["kind"] == "gemm"], data[data["kind"] == "attention"], dtype)
     source = "measured here: the highest rate of any kernel, caches included, and 2 %"
     fields: dict[str, Any] = {
-        "name": device.name if device.kind == "cuda" else f"{device.name}, {device.threads} threads",
+        "name": device.name
+        if device.kind == "cuda"
+        else f"{device.name}, {device.threads} thread{'s' * (device.threads > 1)}",
         "multiprocessors": device.multiprocessors,
         "memory_bytes": device.memory_bytes,
         "memory_bandwidth_bytes_per_s": bandwidth,
@@ -115,7 +118,7 @@ def fit_profile(
     stacks = data[data["kind"] == "stack"]
     provenance["two_layers_us"] = {
         f"{int(row['rows'])} rows, {'graph' if row['graph'] else 'eager'}": digits(row["seconds"] * 1e6, 4)
-        for _, row in stacks.sort_values(["graph", "rows"]).iterrows()
+        for _, row in (stacks.sort_values(["graph", "rows"]) if len(stacks) else stacks).iterrows()
     }
     if impossible:
         notes.append(f"{impossible:.1%} of the products were faster than the datasheet allows, and left out")

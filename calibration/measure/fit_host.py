@@ -15,46 +15,43 @@ from specsim.cost.model_shape import ModelShape
 from specsim.cost.shapes import Floats
 from specsim.errors import InputError
 
-FEWEST = 4
-"""Points below which nothing is fitted."""
-
 KERNELS_A_LAYER = 5
 """Kernels between a layer's products that a forward shape counts (two norms, rotary, cache write, activation)."""
 
 
 def fit_around(rows: pd.DataFrame, hardware: Hardware, dtype: str) -> tuple[dict[str, float], Floats]:
-    """A constant a kernel and a bandwidth that give the measured time around a layer; and what they leave."""
+    """A constant a kernel, a bandwidth, what several query tokens add, from times around a layer; what they leave."""
     if rows.empty:
         raise InputError("nothing around the products was measured; run again with more --minutes")
     moved = []
     for _, row in rows.iterrows():
         shape = ModelShape(
             "layer", 1, int(row["hidden"]), int(row["heads"]), int(row["kv_heads"]), int(row["head_dim"]), 64,
-            int(row["intermediate"]),
+            int(row["intermediate"]), qk_norm=bool(row["qk_norm"]),
         )  # fmt: skip
         none = ModelShape("none", 0, int(row["hidden"]), 1, 1, 64, 64, 64)
         bytes_ = [s.forward(dtype=dtype, kv_dtype=dtype).elementwise_bytes_per_token for s in (shape, none)]
-        moved.append((bytes_[0] - bytes_[1]) * row["rows"])
-    seconds = rows["seconds"].to_numpy(dtype=np.float64)
-    features = np.column_stack([np.full(len(rows), float(KERNELS_A_LAYER)), moved])
-    (constant, per_byte), _ = nnls(features / seconds[:, None], np.ones(len(rows)))
+        moved.append((bytes_[0] - bytes_[1]) * row["batch"] * row["queries"])
+    seconds, several = rows["seconds"].to_numpy(dtype=np.float64), (rows["queries"] > 1).to_numpy(dtype=np.float64)
+    features = np.column_stack([np.full(len(rows), float(KERNELS_A_LAYER)), moved, several])
+    scale = features.max(axis=0) + 1e-30
+    found, _ = nnls(features / scale / seconds[:, None], np.ones(len(rows)))
+    constant, per_byte, reorder = found / scale
     per_byte = max(per_byte, 1.0 / hardware.memory_bandwidth_bytes_per_s)
-    left = np.log(seconds / np.maximum(features @ [constant, per_byte], 1e-12))
-    section = {"bandwidth_bytes_per_s": digits(1.0 / per_byte, 4), "kernel_us": digits(constant * 1e6, 4)}
-    return section, left
+    left = np.log(seconds / np.maximum(features @ [constant, per_byte, reorder], 1e-12))
+    section = {"kernel_us": digits(constant * 1e6, 4), "reorder_us": digits(reorder * 1e6, 4)}
+    return {"bandwidth_bytes_per_s": digits(1.0 / per_byte, 4), **section}, left
 
 
 def fit_host(data: pd.DataFrame, device: Device) -> tuple[dict[str, float], Floats]:
     """The laws of ``MeasuredHost`` from rounds without passes, and what they leave."""
-    keeping, left = _linear(data, "host", ("round_s", "draft_s", "sequence_s", "sequence_draft_s"), _keeping)
-    drawing, more = _linear(data, "drawing", ("draw_s", "draw_draft_s", "entry_s", "draft_entry_s"), _drawing)
-    softmax, rest = _linear(data, "softmax", ("softmax_s", "softmax_entry_s"), _entries)
-    passes = data[data["kind"] == "around_pass"]["seconds"]
-    around = {
-        "pass_s": digits(float(passes.median()), 4) if len(passes) else 0.0,
-        "launch_s": _launch_s(data) if device.kind == "cuda" else 0.0,
-    }
-    return {**keeping, **drawing, **softmax, **around}, np.concatenate([left, more, rest])
+    keeping = _linear(data, "host", ("round_s", "speculate_s", "draft_s", "sequence_s", "sequence_draft_s"), _keeping)
+    drawing = _linear(data, "drawing", ("draw_s", "reject_s", "draw_draft_s", "entry_s", "draft_entry_s"), _drawing)
+    softmax = _linear(data, "softmax", ("softmax_s", "softmax_entry_s"), _entries)
+    ends = _linear(data, "around_pass", ("pass_s", "pass_row_s", "score_s"), _ends)
+    found, left = zip(keeping, drawing, softmax, ends, strict=True)
+    laws = {name: value for law in found for name, value in law.items()}
+    return {**laws, "launch_s": _launch_s(data) if device.kind == "cuda" else 0.0}, np.concatenate(left)
 
 
 def _linear(
@@ -73,12 +70,17 @@ def _linear(
 
 def _keeping(rows: pd.DataFrame) -> Floats:
     b, k = (rows[name].to_numpy(dtype=np.float64) for name in ("batch", "k"))
-    return np.column_stack([np.ones(b.size), k, b, b * k])
+    return np.column_stack([np.ones(b.size), k > 0.0, k, b, b * k])
 
 
 def _drawing(rows: pd.DataFrame) -> Floats:
     b, k, v = (rows[name].to_numpy(dtype=np.float64) for name in ("batch", "k", "vocab"))
-    return np.column_stack([np.ones(b.size), k, b * v, b * k * v])
+    return np.column_stack([np.ones(b.size), k > 0.0, k, b * v, b * k * v])
+
+
+def _ends(rows: pd.DataFrame) -> Floats:
+    b, q, cached, group = (rows[name].to_numpy(dtype=np.float64) for name in ("batch", "queries", "cached", "group"))
+    return np.column_stack([np.ones(b.size), b * q, b * q * (cached + q) * (1.0 + group)])
 
 
 def _entries(rows: pd.DataFrame) -> Floats:

@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
 
+from calibration.live.decoder import SPAN_MULTIPLE, Decoder, Place, gated
+from calibration.live.engine import decode
 from calibration.live.micro import Idle
+from calibration.live.stopwatch import Laps
+from calibration.measure import attention
 from calibration.measure.device import Device
 from calibration.measure.points import ROUNDS, Point
 from calibration.measure.timers import Prepared
+from specsim.cost.law import BYTES
+from specsim.cost.model_shape import ModelShape
+from specsim.cost.shapes import ForwardShape
 
 MOST_COPIES = 64
-SPAN_MULTIPLE = 16
-"""Attended spans are rounded up to this (masked kernels want rows of the mask aligned), as the live engine does."""
+MOST_BESIDE, MOST_ROWS_BESIDE = 8 << 20, 16
+"""Bytes and rows of a product between two kernels that leave nothing of a processor's own caches; more takes longer."""
 
 
 @dataclass
 class Workshop:
     """Makes kernels for one device and element type.
 
-    rotate_bytes: inputs that rotate amount to this much, so that no kernel finds them in a cache: twice the largest
-    cache, but no more than the model's own weights (a small model does stay in a cache between its layers).
+    company: what a pass of a point's model reads around its kernel. flex_s: seconds that may be spent on compiling
+    FlexAttention, on CUDA; without any it is no variant. idle_bytes: memory that rounds without models read in place of
+    a target's and a drafter's pass.
     """
 
     device: Device
     dtype: torch.dtype
-    rotate_bytes: float
+    company: Callable[[Point], Company]
+    flex_s: float = 0.0
+    idle_bytes: tuple[int, int] | None = None
     seed: int = 0
-    _noise: Tensor | None = field(default=None, repr=False)
+    _block: Tensor | None = field(default=None, repr=False)
+    _arena: Tensor | None = field(default=None, repr=False)
+    _pool: Tensor | None = field(default=None, repr=False)
+    _read: int = 0
 
     def prepare(self, point: Point) -> dict[str, Prepared]:
         """The kernels of a point by variant (a backend, mostly); an engine is taken to use the fastest."""
-        return {
+        made = {
             "gemm": self._gemm,
             "attention": self._attention,
             "prefill": self._prefill,
@@ -47,78 +61,92 @@ class Workshop:
             "softmax": self._softmax,
             "stack": self._stack,
         }[point.kind](point)
+        if self._pool is not None:
+            self._pool.sum()  # whatever was used last is in a processor's cache, where no pass would find it
+        return made
 
     def _on(self) -> torch.device:
         return torch.device(self.device.kind)
 
     def _random(self, *size: int) -> Tensor:
         """Normal numbers of unit variance over the last axis, cheaply: a block of noise repeated."""
-        if self._noise is None:
-            generator = torch.Generator(device=self._on()).manual_seed(self.seed)
-            self._noise = torch.empty((1 << 16) + 37, dtype=self.dtype, device=self._on()).normal_(generator=generator)
         count = 1
         for length in size:
             count *= length
-        out = self._noise.repeat(-(-count // self._noise.numel()))[:count]
-        return out.view(size) * size[-1] ** -0.5
+        return self._noise(count).view(size) * size[-1] ** -0.5
 
-    def _copies(self, one: float) -> int:
-        return int(min(MOST_COPIES, max(1.0, -(-self.rotate_bytes // one))))
+    def _noise(self, count: int) -> Tensor:
+        if self._block is None:
+            generator = torch.Generator(device=self._on()).manual_seed(self.seed)
+            self._block = torch.empty((1 << 16) + 37, dtype=self.dtype, device=self._on()).normal_(generator=generator)
+        return self._block.repeat(-(-count // self._block.numel()))[:count]
+
+    def _rotating(self, copies: int, *size: int) -> list[Tensor]:
+        """That many tensors of normal numbers, views of one memory that is filled once for all points."""
+        count = 1
+        for length in size:
+            count *= length
+        if self._arena is None or self._arena.numel() < copies * count:
+            self._arena = None  # give the old one back before taking the new one
+            self._arena = self._noise(copies * count)
+        return [self._arena[i * count : (i + 1) * count].view(size) for i in range(copies)]
+
+    def _copies(self, point: Point, one: float, *, layers: float = 0.0) -> int:
+        """How many inputs of ``one`` bytes rotate: as much as a pass reads, with a cache of that size in its layers."""
+        company = self.company(point)
+        reads = min(company.most_bytes, company.pass_bytes + layers * one)
+        return int(min(MOST_COPIES, max(1.0, -(-reads // one))))
+
+    def _beside(self, point: Point, rows: int) -> Callable[[], object] | None:
+        """A product of ``rows`` as large as those of the point's model, its weights the next of what its pass reads."""
+        if self.device.kind != "cpu":
+            return None
+        company, width = self.company(point), 128
+        total, each = (max(width, int(size) // 4) for size in (company.pass_bytes, company.product_bytes))
+        if self._pool is None or self._pool.numel() < total:
+            self._pool = torch.full((total,), 1e-3)
+        pool, each = self._pool, each // width * width
+        x = torch.full((1, min(rows, MOST_ROWS_BESIDE), width), 1e-3)
+
+        def read() -> Tensor:
+            at = self._read % max(1, total - each)
+            self._read = at + each
+            return linear(x, pool[at : at + each].view(-1, width))
+
+        return read
 
     def _gemm(self, point: Point) -> dict[str, Prepared]:
         m, n, k = point["m"], point["n"], point["k"]
-        copies = self._copies(float(n * k * self.dtype.itemsize))
-        weights, x = [self._random(n, k) for _ in range(copies)], self._random(m, k)
-        if (
-            self.device.kind == "cpu"
-        ):  # the call that models make: it chooses other kernels than a product into a buffer
-            return {"linear": Prepared(lambda i: linear(x, weights[i]), copies)}
-        out = torch.empty(m, n, dtype=self.dtype, device=self._on())
-        return {"linear": Prepared(lambda i: torch.mm(x, weights[i].t(), out=out), copies, out)}
+        copies = self._copies(point, float(n * k * self.dtype.itemsize))
+        weights, x = self._rotating(copies, n, k), self._random(1, m, k)
+        # The call that models make.
+        return {"linear": Prepared(lambda i: linear(x, weights[i]), copies, beside=self._beside(point, 1))}
 
     def _attention(self, point: Point) -> dict[str, Prepared]:
         b, q, d = point["batch"], point["queries"], point["head_dim"]
         h, kv, length = point["heads"], point["kv_heads"], point["cached"] + point["queries"]
-        group, span = h // kv, -(-length // SPAN_MULTIPLE) * SPAN_MULTIPLE
-        copies = self._copies(2.0 * b * span * kv * d * self.dtype.itemsize)
-        caches = [(self._random(b, kv, span, d), self._random(b, kv, span, d)) for _ in range(copies)]
-        packed = self._random(b, kv, group * q, d)
-        hidden = torch.arange(span, device=self._on()) > torch.arange(length - q, length, device=self._on())[:, None]
-        mask = torch.zeros(q, span, dtype=self.dtype, device=self._on()).masked_fill_(hidden, float("-inf"))
-        mask = mask.repeat(group, 1).expand(b, kv, -1, -1)
-
-        def grouped(i: int) -> Tensor:
-            # Heads that share a cache head are query rows of it, so that the cache is read once a group.
-            return scaled_dot_product_attention(packed, *caches[i], attn_mask=mask)
-
-        out = {"masked": Prepared(grouped, copies)}
-        if self.device.kind == "cuda":
-            out |= self._flash(self._random(b, h, q, d), caches, length, copies)
-        return out
-
-    def _flash(
-        self, query: Tensor, caches: list[tuple[Tensor, Tensor]], length: int, copies: int
-    ) -> dict[str, Prepared]:
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-        from torch.nn.attention.bias import causal_lower_right
-
-        exact = [(k[:, :, :length], v[:, :, :length]) for k, v in caches]
-        bias = causal_lower_right(query.shape[2], length) if query.shape[2] > 1 else None
-
-        def through(backend: Any) -> Prepared:
-            def run(i: int) -> Tensor:
-                with sdpa_kernel(backend):
-                    return scaled_dot_product_attention(query, *exact[i], attn_mask=bias, enable_gqa=True)
-
-            return Prepared(run, copies)
-
-        found = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
-        return {name: kernel for name, b in found.items() if _runs(kernel := through(b))}
+        span = -(-length // SPAN_MULTIPLE) * SPAN_MULTIPLE
+        one = 2.0 * b * span * kv * d * self.dtype.itemsize
+        copies = self._copies(point, one, layers=self.company(point).layers)
+        caches = [(both[0], both[1]) for both in self._rotating(copies, 2, b, kv, span, d)]
+        query = self._random(b, h, q, d)
+        masked = attention.masked(query, caches, length)
+        if self.device.kind == "cpu":
+            return {"masked": Prepared(masked(None), copies, beside=self._beside(point, b * q))}
+        found = {name: Prepared(masked(backend), copies) for name, backend in attention.MASKED.items()}
+        found["flash"] = Prepared(attention.flash(query, caches, length), copies)
+        found = {name: kernel for name, kernel in found.items() if attention.runs(kernel.run)}
+        if self.flex_s > 0.0:
+            begin = time.monotonic()
+            flex = Prepared(attention.flex(query, caches, length), copies)
+            found |= {"flex": flex} if attention.runs(flex.run) else {}
+            self.flex_s -= time.monotonic() - begin
+        return found or {"masked": Prepared(masked(None), copies)}
 
     def _prefill(self, point: Point) -> dict[str, Prepared]:
         b, n, d, h, kv = (point[x] for x in ("batch", "tokens", "head_dim", "heads", "kv_heads"))
-        copies = self._copies(float(b * n * (h + 2 * kv) * d * self.dtype.itemsize))
-        sets = [[self._random(b, x, n, d) for x in (h, kv, kv)] for _ in range(copies)]
+        copies = self._copies(point, float(b * n * (h + 2 * kv) * d * self.dtype.itemsize))
+        sets = [both.split([h, kv, kv], dim=1) for both in self._rotating(copies, b, h + 2 * kv, n, d)]
         gqa = h != kv
 
         def run(i: int) -> Tensor:
@@ -127,58 +155,68 @@ class Workshop:
         return {"causal": Prepared(run, copies)}
 
     def _around_layer(self, point: Point) -> dict[str, Prepared]:
-        """Everything of a layer that isn't a product or attention: norms, rotary, cache write, activation, residual."""
-        rows, width, wide = point["rows"], point["hidden"], point["intermediate"]
+        """All of the engine's layer that isn't a product or attention: norms, rotary, cache write, activation, sums.
+
+        On a CPU it is timed inside layers as they are, products and attention between: what lies around them runs from
+        cold caches, which in a loop of its own it would not.
+        """
+        b, q, width = point["batch"], point["queries"], point["hidden"]
         h, kv, d = point["heads"], point["kv_heads"], point["head_dim"]
-        x, weight = self._random(rows, 1, width), self._random(width)
-        packed, gate_up = self._random(rows, 1, (h + 2 * kv) * d), self._random(rows, 1, 2 * wide)
-        mixed = self._random(rows, kv, h // kv, d)
-        keys, values = self._random(rows, kv, 64, d), self._random(rows, kv, 64, d)
-        cosine, sine = self._random(rows, 1, 1, d // 2), self._random(rows, 1, 1, d // 2)
-        sequence = torch.arange(rows, device=self._on())[:, None]
-        position = torch.zeros(rows, 1, dtype=torch.long, device=self._on())
+        shape = ModelShape("one", 1, width, h, kv, d, 1, point["intermediate"], qk_norm=bool(point["qk_norm"]))
+        cpu = self.device.kind == "cpu"
+        layers = self._copies(point, _read_bytes(shape.forward(dtype="fp32", kv_dtype="fp32"))) if cpu else 1
+        decoder = self._decoder(replace(shape, layers=layers), b, 64 + q)
+        assert decoder.cache is not None
+        positions = torch.arange(64, 64 + q, device=self._on()).expand(b, q)
+        place = Place(
+            torch.arange(b, device=self._on())[:, None],
+            positions,
+            decoder.cosine[positions][:, :, None],
+            decoder.sine[positions][:, :, None],
+        )
+        x, (layer, *_), (keys, values) = self._random(b, q, width), decoder.layers, decoder.cache[0]
+        packed, product = self._random(b, q, (h + 2 * kv) * d), self._random(b, q, width)
+        gate_up, mixed = self._random(b, q, 2 * point["intermediate"]), self._random(b, kv, h // kv * q, d)
 
-        def rotate(y: Tensor) -> Tensor:
-            first, second = y.chunk(2, dim=-1)
-            return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+        def run(_: int) -> tuple[Tensor, ...]:
+            query, rows = decoder.enter(layer, packed, keys, values, place), decoder.leave(mixed, q)
+            normed = rms_norm(x, (width,), layer.attention_norm)
+            y = x + product
+            again, active = rms_norm(y, (width,), layer.mlp_norm), gated(gate_up)
+            return y + product, normed, query, rows, again, active
 
-        def run(_: int) -> Tensor:
-            y = rms_norm(x, (width,), weight)
-            query, key, value = packed.view(rows, 1, h + 2 * kv, d).split([h, kv, kv], dim=2)
-            query, key = rotate(query), rotate(key)
-            keys.transpose(1, 2)[sequence, position] = key
-            values.transpose(1, 2)[sequence, position] = value
-            query = query.view(rows, 1, kv, h // kv, d).permute(0, 2, 3, 1, 4).reshape(rows, kv, -1, d)
-            back = mixed.view(rows, kv, h // kv, 1, d).permute(0, 3, 1, 2, 4).reshape(rows, 1, h * d)
-            y = x + y
-            y = rms_norm(y, (width,), weight)
-            gate, up = gate_up.chunk(2, dim=-1)
-            act = silu(gate) * up
-            return x + y + act[..., :1] + back[..., :1] + query[:, :1, :1, :1].reshape(rows, 1, 1)
+        def inside(_: int) -> tuple[float, float]:
+            watch, y = Laps(), x
+            for index, own in enumerate(decoder.layers):
+                y = decoder.layer(own, y, decoder.cache[index], place, None, 64 + q, watch)
+            return watch.wall_s / layers, watch.busy_s / layers
 
-        return {"eager": Prepared(run)}
+        return {"eager": Prepared(inside, reports=True) if cpu else Prepared(run)}
 
     def _around_pass(self, point: Point) -> dict[str, Prepared]:
-        """Around the layers of a pass: embedding, positions, mask, last norm. A decoder without layers."""
-        from calibration.live.decoder import Decoder
-        from specsim.cost.model_shape import ModelShape
-
-        shape = ModelShape("none", 0, point["hidden"], 1, 1, 64, 64, 64)
-        decoder = Decoder.random(
-            shape, generator=torch.Generator(device=self._on()).manual_seed(0), dtype=self.dtype, max_positions=2048
-        )
-        b, q = point["batch"], point["queries"]
-        decoder.allocate(b, 1024)
+        """Around the layers of the engine's pass: embedding, positions, mask, last norm."""
+        b, q, width = point["batch"], point["queries"], point["hidden"]
+        span = point["cached"] + q
+        decoder = self._decoder(ModelShape("none", 0, width, point["group"], 1, 64, 64, 64), b, span)
         tokens = torch.zeros(b, q, dtype=torch.long, device=self._on())
-        start = torch.full((b,), 512, device=self._on())
-        return {"eager": Prepared(lambda _: decoder.forward(tokens, start, span=512 + q), eager=True)}
+        start = torch.full((b,), point["cached"], device=self._on())
+
+        def run(_: int) -> Tensor:
+            x = decoder.hidden(tokens, start, span=span)
+            return rms_norm(x, (width,), decoder.norm)
+
+        return {"eager": Prepared(run, eager=True, beside=self._beside(point, b * q))}
+
+    def _decoder(self, shape: ModelShape, batch: int, capacity: int) -> Decoder:
+        generator = torch.Generator(device=self._on()).manual_seed(self.seed)
+        decoder = Decoder.random(shape, generator=generator, dtype=self.dtype, max_positions=capacity + SPAN_MULTIPLE)
+        decoder.allocate(batch, capacity)
+        return decoder
 
     def _round(self, point: Point) -> dict[str, Prepared]:
         """One phase of the live engine's rounds whose models do nothing: bookkeeping, or drawing and rejecting."""
-        from calibration.live.engine import decode
-
-        scratch = min(self.device.cache_bytes, 16 << 20) if self.device.kind == "cpu" else 4
-        target, draft = (Idle(point["vocab"], scratch, self._on()) for _ in range(2))
+        one = min(self.device.cache_bytes, 16 << 20) if self.device.kind == "cpu" else 4
+        target, draft = (Idle(point["vocab"], size, self._on()) for size in self.idle_bytes or (one, one))
         prompts, rng, rounds = np.ones((point["batch"], 32), dtype=np.int64), np.random.default_rng(0), ROUNDS + 1
         phase = {"host": "host", "drawing": "sampling"}[point.kind]
 
@@ -190,7 +228,9 @@ class Workshop:
 
     def _softmax(self, point: Point) -> dict[str, Prepared]:
         logits = self._random(point["rows"], point["vocab"])
-        return {"softmax": Prepared(lambda _: logits.float().softmax(dim=-1))}
+        return {
+            "softmax": Prepared(lambda _: logits.float().softmax(dim=-1), beside=self._beside(point, point["rows"]))
+        }
 
     def _stack(self, point: Point) -> dict[str, Prepared]:
         """Two layers' products and what lies around them, captured or eager: what a graph saves."""
@@ -209,16 +249,52 @@ class Workshop:
             y = x
             for qkv, output, gate_up, down in layers:
                 y = y + linear(linear(rms_norm(y, (width,), norm), qkv)[:, :own], output)
-                gate, up = linear(rms_norm(y, (width,), norm), gate_up).chunk(2, dim=-1)
-                y = y + linear(silu(gate) * up, down)
+                y = y + linear(gated(linear(rms_norm(y, (width,), norm), gate_up)), down)
             return y
 
         return {"graph" if point["graph"] else "eager": Prepared(run, eager=not point["graph"])}
 
 
-def _runs(kernel: Prepared) -> bool:
-    try:
-        kernel.run(0)
-    except (RuntimeError, ValueError, TypeError):
-        return False  # this build or GPU lacks the backend for these shapes
-    return True
+@dataclass(frozen=True)
+class Company:
+    """Bytes of weights that a pass reads in all, and that one of its products reads; its layers, each with a cache.
+
+    most_bytes: what is larger than this leaves nothing in a cache.
+    """
+
+    pass_bytes: float
+    product_bytes: float
+    layers: int = 0
+    most_bytes: float = float("inf")
+
+
+def company(models: Sequence[ForwardShape], *, most: float) -> Callable[[Point], Company]:
+    """The company of a point's kernel in its own model's pass, whose bytes count up to ``most``.
+
+    A small model stays in a cache between its layers. What two models share has the larger one's company.
+    """
+    known: dict[tuple[object, ...], Company] = {}
+    for model in sorted(models, key=_read_bytes):
+        products = sum(x.count for x in model.linears)
+        one = min(most, MOST_BESIDE, _read_bytes(model) / products)
+        mine = Company(min(most, _read_bytes(model)), one, model.layers, most)
+        keys: list[tuple[object, ...]] = [("gemm", x.n, x.k) for x in model.linears]
+        keys += [("heads", a.heads, a.kv_heads, a.head_dim) for a in model.attention]
+        keys += [("hidden", model.hidden), ("vocab", model.vocab)]
+        known |= dict.fromkeys(keys, mine)
+
+    def of(point: Point) -> Company:
+        named = dict(point.parameters)
+        if point.kind == "gemm":
+            key: tuple[object, ...] = ("gemm", named["n"], named["k"])
+        elif point.kind in ("attention", "prefill"):
+            key = ("heads", named["heads"], named["kv_heads"], named["head_dim"])
+        else:
+            key = next((x, named[x]) for x in ("hidden", "vocab") if x in named)
+        return known[key]
+
+    return of
+
+
+def _read_bytes(model: ForwardShape) -> float:
+    return sum(x.n * x.k * x.count for x in model.linears) * BYTES[model.weight_dtype]

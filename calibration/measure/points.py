@@ -33,8 +33,10 @@ PROMPTS = (
     (8, 256),
 )
 """Sequences and tokens of prefills without a cache."""
-AROUND = (1, 4, 16, 64, 256)
-"""Rows of what lies between products and attention."""
+AROUND = ((1, 1), (4, 1), (16, 1), (64, 1), (256, 1), (1, 4), (4, 4), (16, 4), (64, 4))
+"""Sequences and query tokens of what lies between products and attention."""
+ENDS = ((1, 1, 512), (8, 1, 512), (1, 4, 512), (8, 4, 512), (8, 4, 2048), (1, 8, 4096), (32, 4, 512))
+"""Sequences, query tokens and cached tokens of what lies around the layers of a pass."""
 HOST = ((1, 0), (1, 1), (1, 2), (1, 4), (1, 8), (4, 0), (4, 2), (4, 8), (16, 0), (16, 4), (64, 0), (64, 4))
 """Sequences and drafted tokens a sequence of rounds without passes."""
 LOGITS = (1, 4, 16, 64, 256)
@@ -54,7 +56,8 @@ class Grid:
     batches: tuple[int, ...] = BATCHES
     cached: tuple[int, ...] = CACHED
     prompts: tuple[tuple[int, int], ...] = PROMPTS
-    around: tuple[int, ...] = AROUND
+    around: tuple[tuple[int, int], ...] = AROUND
+    ends: tuple[tuple[int, int, int], ...] = ENDS
     host: tuple[tuple[int, int], ...] = HOST
     logits: tuple[int, ...] = LOGITS
     stacks: tuple[int, ...] = STACKS
@@ -66,7 +69,8 @@ TINY = Grid(
     (1, 2),
     (16, 64),
     ((1, 16), (1, 64), (2, 32), (2, 16)),
-    (1, 16),
+    ((1, 1), (4, 1), (1, 3), (4, 3)),
+    ((1, 1, 16), (2, 1, 16), (1, 4, 64), (2, 4, 64)),
     HOST[:6],
     (1, 4),
     (1, 4),
@@ -110,7 +114,7 @@ class Point:
         if self.kind == "attention":
             sizes = (p["batch"], p["cached"] + p["queries"], p["kv_heads"], p["heads"] / p["kv_heads"])
             return np.array([stepped(p["queries"]), *(np.log(x) / 3.0 for x in sizes)])
-        smooth = ("batch", "tokens", "rows", "k", "kv_heads", "heads")
+        smooth = ("batch", "queries", "cached", "tokens", "rows", "k", "kv_heads", "heads")
         return np.array([np.log1p(p[name]) / 1.5 for name in smooth if name in p])
 
 
@@ -144,8 +148,10 @@ def candidates(models: Sequence[ModelShape], *, dtype: str, grid: Grid, tensor_p
             "head_dim": a.head_dim,
             "intermediate": wide or model.expert_intermediate * model.top_k // tensor_parallel,
         }
-        points += [Point.of("around_layer", rows=r, **layer) for r in grid.around]
-        points += [Point.of("around_pass", batch=b, queries=q, hidden=model.hidden) for b in (1, 8) for q in (1, 4)]
+        norms = {"qk_norm": int(model.qk_norm)}
+        points += [Point.of("around_layer", batch=b, queries=q, **layer, **norms) for b, q in grid.around]
+        ends = {"hidden": model.hidden, "group": a.heads // a.kv_heads}
+        points += [Point.of("around_pass", batch=b, queries=q, cached=c, **ends) for b, q, c in grid.ends]
         points += [Point.of(x, batch=b, k=k, vocab=model.vocab) for x in ("host", "drawing") for b, k in grid.host]
         points += [Point.of("softmax", rows=r, vocab=model.vocab) for r in grid.logits]
         points += [Point.of("stack", rows=r, graph=g, layers=2, **layer) for r in grid.stacks for g in (0, 1)]
@@ -167,9 +173,11 @@ def bytes_needed(point: Point, size: int) -> float:
         return 4.0 * p["batch"] * (6 * p["k"] + 6) * p["vocab"] + 8e6 * (p["k"] + 2)
     if point.kind == "softmax":
         return 12.0 * p["rows"] * p["vocab"]
-    wide = p.get("intermediate", p["hidden"])
-    layer = 3.0 * p["hidden"] * wide + 4.0 * p["hidden"] ** 2 if point.kind == "stack" else 0.0
-    return size * (p.get("layers", 1) * layer + p.get("rows", 64) * 8.0 * (p["hidden"] + wide))
+    rows = p.get("rows") or p["batch"] * p["queries"]
+    if point.kind == "around_pass":
+        return rows * (8.0 * size * p["hidden"] + (p["cached"] + p["queries"]) * (1.0 + size * (1 + p["group"])))
+    layer = 3.0 * p["hidden"] * p["intermediate"] + 4.0 * p["hidden"] ** 2 if point.kind == "stack" else 0.0
+    return size * (p.get("layers", 1) * layer + rows * 8.0 * (p["hidden"] + p["intermediate"]))
 
 
 def roofline_s(point: Point, size: int, *, bandwidth: float, peak: float) -> float:

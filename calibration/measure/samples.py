@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 
 from calibration.measure.points import Point
 from calibration.measure.timers import Timing
+from specsim.cost.shapes import Floats
 from specsim.errors import InputError
 
 COLUMNS = ("point", "kind", "variant", "sample", "wall_s", "busy_s", "status", "at_s")
@@ -98,18 +99,33 @@ def read_samples(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table.to_pandas(), identity
 
 
-def medians(table: pd.DataFrame, *, clock: str = "wall") -> pd.DataFrame:
+def lower_quartile(values: Floats) -> float:
+    """Of the visits to a point: an undisturbed one."""
+    return float(np.quantile(values, 0.25))
+
+
+def middle_mean(values: Floats) -> float:
+    """Mean without the lowest and highest quarter: one disturbed visit counts for nothing."""
+    ordered = np.sort(values)
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean())
+
+
+def medians(
+    table: pd.DataFrame, *, clock: str = "wall", typical: Callable[[Floats], float] = lower_quartile
+) -> pd.DataFrame:
     """One row a point: parameters, seconds (of the fastest variant's median), its variant, spread and status.
 
-    clock: ``wall``, or ``processor`` for the time that the calling thread was busy.
+    clock: ``wall``, or ``processor`` for the time that the calling thread was busy. typical: what stands for a point of
+    its visits' medians; what disturbs lasts longer than a visit and only adds, so their lower quartile tells of an
+    undisturbed machine, ``middle_mean`` of the machine as it was.
     """
     column = {"wall": "wall_s", "processor": "busy_s"}[clock]
     good = table[table["status"].isin(["ok", "unsteady"])]
     records: list[dict[str, Any]] = []
     for key, part in good.groupby("point", sort=False):
-        # What disturbs lasts longer than a visit and only adds: the lower quartile of the visits' medians.
         visits = part.groupby(["variant", "at_s"])[column].median()
-        by_variant = visits.groupby(level="variant").quantile(0.25)
+        by_variant = visits.groupby(level="variant").agg(lambda x: typical(x.to_numpy()))
         variant = str(by_variant.idxmin())
         mine = part[part["variant"] == variant]
         low, middle, high = np.quantile(mine[column], [0.25, 0.5, 0.75])

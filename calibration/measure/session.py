@@ -6,14 +6,13 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from calibration.measure.device import Device, clocks, free_bytes, pinned
 from calibration.measure.points import Point, bytes_needed, roofline_s
 from calibration.measure.samples import Samples
-from calibration.measure.timers import Prepared, Timing, WrongOutputError, spread, time_on_cpu, time_on_cuda
+from calibration.measure.timers import Prepared, Timing, WrongOutputError, spread, time_kernels
 from calibration.measure.uncertainty import Unknown
 
 TOGETHER = 4
@@ -152,41 +151,38 @@ class Session:
     def _paced(self, points: Sequence[Point], outcome: Outcome) -> None:
         """Measure the points, and learn how much longer than a roofline each kind among them takes."""
         expected = {p: self._estimate_s(p) / max(float(np.median(self._pace.get(p.kind, [1.0]))), 1.0) for p in points}
-        begin = time.monotonic()
-        self._measure(points, outcome)
-        took = time.monotonic() - begin
-        slowest = max(points, key=self._estimate_s)  # the others' share is taken to be as estimated
-        rest = sum(self._estimate_s(p) for p in points if p != slowest)
-        if took > 0.05 * self._limit_s:  # below, fixed costs hide what a larger point would take
-            self._pace.setdefault(slowest.kind, []).append(max(took - rest, 0.0) / max(expected[slowest], 1e-6))
+        for point, timings in self._measure(points, outcome).items():
+            took = sum(timing.spent_s for timing in timings.values())
+            if took > 0.05 * self._limit_s:  # below, fixed costs hide what a larger point would take
+                self._pace.setdefault(point.kind, []).append(took / max(expected[point], 1e-6))
 
-    def _measure(self, points: Sequence[Point], outcome: Outcome) -> None:
+    def _measure(self, points: Sequence[Point], outcome: Outcome) -> dict[Point, dict[str, Timing]]:
         """Time the points together and keep their samples; one by one where together they are too much."""
         try:
             found = self._times(points)
         except Exception as error:
-            if not _out_of_memory(error) and not isinstance(error, WrongOutputError):
+            if not out_of_memory(error) and not isinstance(error, WrongOutputError):
                 raise
             self._release()
             if len(points) > 1:
-                for point in points:
-                    self._measure([point], outcome)
-                return
-            reason = "oom" if _out_of_memory(error) else "wrong output"
+                apart = [self._measure([point], outcome) for point in points]
+                return {point: timings for each in apart for point, timings in each.items()}
+            reason = "oom" if out_of_memory(error) else "wrong output"
             self.samples.refuse(points[0], reason, at_s=time.time())
             outcome.refused += 1
-            return
+            return {}
         for point in points:
             noisy, now = self._spread(found[point]) > UNSTEADY, time.time()
             for variant, timing in found[point].items():
                 self.samples.add(point, variant, timing, status="unsteady" if noisy else "ok", at_s=now)
             outcome.measured += bool(found[point])
             outcome.unsteady += noisy
+        return found
 
     def _times(self, points: Sequence[Point]) -> dict[Point, dict[str, Timing]]:
         made = [(point, variant, kernel) for point in points for variant, kernel in self.make(point).items()]
-        measure = time_on_cuda if self.device.kind == "cuda" else time_on_cpu
-        timings = measure([kernel for _, _, kernel in made], repeats=self.repeats, limit_s=self._limit_s)
+        kernels = [kernel for _, _, kernel in made]
+        timings = time_kernels(kernels, self.device.kind, repeats=self.repeats, limit_s=self._limit_s)
         found: dict[Point, dict[str, Timing]] = {point: {} for point in points}
         for (point, variant, _), timing in zip(made, timings, strict=True):
             found[point][variant] = timing
@@ -206,6 +202,13 @@ class Session:
             torch.cuda.empty_cache()
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    said: Any = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it hides (a graph's capture fails again when it is left), is a lack of memory."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        said = str(error).lower()
+        if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -4,144 +4,204 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from specsim.cost.shapes import Floats
 
-SHORTEST_SAMPLE_S = 2e-4
-"""Calls are repeated within a sample until it takes about this long: a hundred times what reading a clock takes."""
-LONGEST_LOOP = 200
+P, R = ParamSpec("P"), TypeVar("R")
+
+SHORTEST_SAMPLE_S = {"cpu": 2e-4, "cuda": 3e-3}
+"""Calls are repeated within a sample until it takes about this long: a hundred times what reading a clock, or
+launching a graph, takes."""
+MOST_CALLS = 256
 
 
 @dataclass
 class Prepared:
     """A kernel with its buffers: ``run(i)`` executes it on the i-th of ``copies`` sets of inputs.
 
-    ``output``: a tensor that every run overwrites, or a function that returns it. ``eager`` kernels are never captured
-    and are timed by the host's clock (their time is the host's).
+    beside: on a CPU, run untimed before every call: what lies between two kernels of a kind in a pass takes a
+    processor's caches and predictors from them, which in a loop of its own a kernel would find all its own.
+    ``output``: a tensor that every run overwrites. ``eager`` kernels are never captured and are timed by the host's
+    clock (their time is the host's).
     """
 
     run: Callable[[int], Any]
     copies: int = 1
+    beside: Callable[[], object] | None = None
     output: Any = None
     eager: bool = False
     reports: bool = False
-    """Whether ``run`` returns the seconds itself, of the part of it that is wanted."""
-    held: list[Any] = field(default_factory=list)
+    """Whether ``run`` returns the seconds itself (wall and processor, or one for both), of what of it is wanted."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call, one a sample: by the wall clock, and busy (this thread's processor time; CUDA: the device's)."""
+    """Seconds a call, one a sample: by the wall clock, and busy (this thread's processor time).
+
+    On CUDA both are the device's time; of eager kernels the host's. spent_s: how long taking the samples took.
+    """
 
     wall_s: Floats
     busy_s: Floats
+    spent_s: float = 0.0
 
 
 class WrongOutputError(RuntimeError):
     """A kernel left its output as it was, or not finite: it did not do the work that was timed."""
 
 
-def time_on_cpu(kernels: Sequence[Prepared], *, repeats: int, limit_s: float = float("inf")) -> list[Timing]:
+def time_kernels(
+    kernels: Sequence[Prepared], device: str, *, repeats: int, limit_s: float = float("inf")
+) -> list[Timing]:
     """Time kernels in turns, ``repeats`` samples each, so that a disturbance meets all of them alike.
 
-    A kernel whose samples would take more than ``limit_s`` has fewer, but one.
+    device: ``cpu`` or ``cuda``. On a CPU a kernel whose samples would take more than ``limit_s`` has fewer, but one.
     """
-    loops, turn, counts = [], [0] * len(kernels), []
-    for kernel in kernels:
+    if device == "cuda":
+        return time_on_cuda(kernels, repeats=repeats)
+    return time_on_cpu(kernels, repeats=repeats, limit_s=limit_s)
+
+
+def _inferring(function: Callable[P, R]) -> Callable[P, R]:
+    """As an engine runs its passes: without the bookkeeping that gradients need, which costs every eager operation."""
+
+    @wraps(function)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        import torch
+
+        with torch.inference_mode():
+            return function(*args, **kwargs)
+
+    return inside
+
+
+@_inferring
+def time_on_cpu(kernels: Sequence[Prepared], *, repeats: int, limit_s: float = float("inf")) -> list[Timing]:
+    """Time kernels by the wall clock and by this thread's processor time."""
+    loops, counts, spent = [], [], np.zeros(len(kernels))
+    turn = [min(2, kernel.copies) % kernel.copies for kernel in kernels]  # the first two are warm from here
+    for index, kernel in enumerate(kernels):
         begin = time.perf_counter()
         _check(kernel.run(0), kernel)
-        counts.append(int(np.clip(limit_s / max(time.perf_counter() - begin, 1e-6), 1, repeats)))
+        spent[index] = time.perf_counter() - begin
+        counts.append(int(np.clip(limit_s / max(spent[index], 1e-6), 1, repeats)))
         if kernel.reports or counts[-1] == 1:
             loops.append(1)
             continue
-        start = time.perf_counter()
-        kernel.run(min(1, kernel.copies - 1))
-        once = max(time.perf_counter() - start, 1e-7)
-        loops.append(int(np.clip(SHORTEST_SAMPLE_S / once, 1, LONGEST_LOOP)))
+        loops.append(_calls(_call(kernel, min(1, kernel.copies - 1))[0], "cpu"))
     wall, busy = np.empty((len(kernels), repeats)), np.empty((len(kernels), repeats))
     for sample in range(repeats):
         for index, kernel in enumerate(kernels):
             if sample >= counts[index]:
                 continue
-            run, count, copies, at = kernel.run, loops[index], kernel.copies, turn[index]
+            start, at, count = time.perf_counter(), turn[index], loops[index]
             if kernel.reports:
-                wall[index, sample] = busy[index, sample] = run(0)
-                continue
-            begin, began = time.perf_counter_ns(), time.thread_time_ns()
-            for i in range(at, at + count):
-                run(i % copies)
-            ended, end = time.thread_time_ns(), time.perf_counter_ns()
-            turn[index] = (at + count) % copies
-            wall[index, sample] = (end - begin) * 1e-9 / count
-            busy[index, sample] = (ended - began) * 1e-9 / count
-    return [Timing(w[:n], b[:n]) for w, b, n in zip(wall, busy, counts, strict=True)]
+                taken = np.broadcast_to(kernel.run(0), (1, 2))
+            else:
+                taken = np.array([_call(kernel, i % kernel.copies) for i in range(at, at + count)])
+            turn[index] = (at + count) % kernel.copies
+            wall[index, sample], busy[index, sample] = taken.mean(axis=0)
+            spent[index] += time.perf_counter() - start
+    return [Timing(w[:n], b[:n], float(s)) for w, b, n, s in zip(wall, busy, counts, spent, strict=True)]
 
 
-def time_on_cuda(kernels: Sequence[Prepared], *, repeats: int, limit_s: float = float("inf")) -> list[Timing]:
-    """Time kernels as captured graphs that rotate through their copies, in turns; eager ones by the host's clock.
+def _call(kernel: Prepared, index: int) -> tuple[float, float]:
+    """Wall and processor seconds of one call."""
+    if kernel.beside is not None:
+        kernel.beside()
+    begin, began = time.perf_counter_ns(), time.thread_time_ns()
+    kernel.run(index)
+    ended, end = time.thread_time_ns(), time.perf_counter_ns()
+    return (end - begin) * 1e-9, (ended - began) * 1e-9
 
-    Each sample replays a graph once, after poisoning the output with NaN; the time is between two events.
-    ``limit_s`` is a CPU's concern: what fits a GPU's memory does not take it long.
+
+@_inferring
+def time_on_cuda(kernels: Sequence[Prepared], *, repeats: int) -> list[Timing]:
+    """Time kernels as captured graphs that rotate through their copies; eager ones by the host's clock.
+
+    Each sample replays a graph once; the time is between two events. Before the first one the outputs of the graph's
+    first and last call are poisoned with NaN, and must be finite after it.
     """
-    del limit_s
     import torch
 
-    graphs: list[Any] = []
-    outputs: list[Any] = []
-    for kernel in kernels:
-        if kernel.eager:
-            if not kernel.reports:
-                kernel.run(0)
-                torch.cuda.synchronize()
-            graphs.append(None)
-            outputs.append(kernel.output)
-            continue
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # libraries must not initialise inside the capture
-            for i in range(min(3, kernel.copies) + 1):
-                kernel.run(i % kernel.copies)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        written = kernel.output
-        with torch.cuda.graph(graph):
-            for i in range(kernel.copies):
-                result = kernel.run(i)
-        if written is None and isinstance(result, torch.Tensor):
-            written = result  # in the graph's own memory: every replay writes it again
-        graph.replay()
-        graphs.append(graph)
-        outputs.append(written)
-    wall, busy = np.empty((len(kernels), repeats)), np.empty((len(kernels), repeats))
+    made = [_Made.of(kernel) for kernel in kernels]
+    taken = np.empty((len(kernels), repeats))
     for sample in range(repeats):
-        for index, (kernel, graph, written) in enumerate(zip(kernels, graphs, outputs, strict=True)):
+        for index, (kernel, each) in enumerate(zip(kernels, made, strict=True)):
             if kernel.reports:
-                wall[index, sample] = busy[index, sample] = kernel.run(0)
+                taken[index, sample] = kernel.run(0)
                 continue
-            if isinstance(written, torch.Tensor) and written.is_floating_point():
-                written.fill_(float("nan"))
+            if sample == 0:
+                each.poison()
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             torch.cuda.synchronize()
             begin = time.perf_counter()
             first.record()
-            out = None
-            if graph is None:
-                for i in range(kernel.copies):
-                    out = kernel.run(i)
-            else:
-                graph.replay()
+            each.work()
             last.record()
             torch.cuda.synchronize()
-            count = kernel.copies
-            wall[index, sample] = (time.perf_counter() - begin) / count
-            busy[index, sample] = first.elapsed_time(last) * 1e-3 / count
+            whole = time.perf_counter() - begin if kernel.eager else first.elapsed_time(last) * 1e-3
+            taken[index, sample] = whole / each.calls
             if sample == 0:
-                _check(written if written is not None else out, kernel)
-    return [Timing(w, w if kernel.eager else b) for w, b, kernel in zip(wall, busy, kernels, strict=True)]
+                for out in each.outputs:
+                    _check(out, kernel)
+    return [Timing(seconds, seconds) for seconds in taken]
+
+
+@dataclass
+class _Made:
+    """What a sample executes on CUDA: ``calls`` of a kernel, in a graph or eagerly, and the outputs to look at."""
+
+    work: Callable[[], object]
+    calls: int
+    outputs: list[Any]
+
+    @classmethod
+    def of(cls, kernel: Prepared) -> _Made:
+        import torch
+
+        if kernel.reports:
+            return cls(lambda: None, 1, [])
+        kernel.run(0)  # compiles, or loads what it needs
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        kernel.run(min(1, kernel.copies - 1))
+        torch.cuda.synchronize()
+        calls = max(kernel.copies, _calls(time.perf_counter() - begin, "cuda"))
+        if kernel.eager:
+
+            def eagerly() -> None:
+                for i in range(calls):
+                    kernel.run(i % kernel.copies)
+
+            return cls(eagerly, calls, [])
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries must not initialise inside the capture
+            kernel.run(0)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            # Outputs in between are given back to the graph's own memory, which so stays bounded.
+            first = last = kernel.run(0)
+            for i in range(1, calls):
+                last = kernel.run(i % kernel.copies)
+        graph.replay()
+        written = [kernel.output] if kernel.output is not None else [first, last]
+        return cls(graph.replay, calls, [x for x in written if isinstance(x, torch.Tensor) and x.is_floating_point()])
+
+    def poison(self) -> None:
+        for out in self.outputs:
+            out.fill_(float("nan"))
+
+
+def _calls(once_s: float, device: str) -> int:
+    return int(np.clip(SHORTEST_SAMPLE_S[device] / max(once_s, 1e-7), 1, MOST_CALLS))
 
 
 def _check(result: Any, kernel: Prepared) -> None:

@@ -13,6 +13,8 @@ PRIOR_SD = {"gemm": 0.35, "attention": 0.35, "prefill": 0.3, "host": 0.5, "drawi
 """Spread of ln(time) around a law before anything is measured, by kind; others 0.3. The first two are the tails of
 the laws' errors on public tables (calibration.build), half of which a law explains."""
 LEAST_NOISE = 0.01
+FEWEST = 4
+"""Points of a kind without which there is no profile: they come first."""
 MOST_VISITS = 3
 """Times that a point is measured at most: minutes apart, since what disturbs a machine lasts longer than a sample."""
 
@@ -75,11 +77,17 @@ class Unknown:
         """The next candidate and its standard deviation; None where none is open.
 
         The family whose open candidates are least known on average comes first, and in it the least known one: else
-        a family of many large points would use up a short budget. ``besides``: points to leave out.
+        a family of many large points would use up a short budget. Before all, kinds without their fewest points, each
+        in turn. ``besides``: points to leave out.
         """
         free = self._open.copy()
         free[[self._index[point] for point in besides]] = False
-        for family in np.argsort(-self._mean, kind="stable"):
+        kinds = [self.points[members[0]].kind for members in self._members]
+        seen = dict.fromkeys(kinds, 0)
+        for kind, members in zip(kinds, self._members, strict=True):
+            seen[kind] += int(np.count_nonzero(self._visits[members]))
+        enough = np.array([seen[kind] >= FEWEST for kind in kinds])
+        for family in np.lexsort((-self._mean, enough)):
             members = self._members[family]
             if free[members].any():
                 index = int(members[np.argmax(np.where(free[members], self.variance[members], -1.0))])

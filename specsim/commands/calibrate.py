@@ -125,6 +125,17 @@ def aiconfigurator(
 
 
 @imports.command()
+def measurements(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Holds machine.json and the tables of kernels.")],
+    out: Out = None,
+) -> None:
+    """From what calibration/run_gpu.sh measured on a GPU."""
+    from calibration.imports import import_measurements
+
+    _imported(import_measurements(directory, out=out))
+
+
+@imports.command()
 def vidur(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Layer timings: gpu, model, tp, n and *_us columns.")],
     gpu: Annotated[str | None, typer.Option(metavar="NAME", help="Which GPU of the file (a100, h100).")] = None,
@@ -172,10 +183,10 @@ def _print(done: Calibrated) -> None:
             f"least known one has a standard deviation of {outcome.worst_sd:.0%}. Running it again goes on from here"
         )
     if outcome.disturbed:
-        share = outcome.unsteady / max(outcome.measured, 1)
+        share, hint = outcome.unsteady / max(outcome.measured, 1), ". On a CPU that others use, --clock processor helps"
         lines.append(
             f"warning: {share:.0%} of the visits were unsteady (a throttled or shared device?); the profile is marked "
-            "low-trust. On a CPU that others use, --clock processor helps"
+            "low-trust" + ("" if profile.provenance["clock"] == "processor" or done.device.kind == "cuda" else hint)
         )
     bullets(lines)
     paragraph(f"\nwritten to {done.path}, raw samples to {done.samples}; use it with --hardware {done.path}")
@@ -203,7 +214,7 @@ def _print_errors(errors: dict[str, dict[str, dict[str, float]]]) -> None:
 
 
 def _print_check(checked: Checked) -> None:
-    from calibration.measure.check import PARTS
+    from calibration.live.price import PARTS
     from specsim.report.layout import Column, paragraph, print_table
 
     columns = [Column("batch", right=True), Column("K", right=True)]

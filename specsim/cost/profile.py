@@ -40,10 +40,14 @@ ANY_ENGINE = "torch"
 
 @dataclass(frozen=True)
 class Elementwise:
-    """Norms, rotary, activation: bytes at the achieved bandwidth plus a constant a kernel (inside a graph)."""
+    """Norms, rotary, activation: bytes at the achieved bandwidth plus a constant a kernel (inside a graph).
+
+    reorder_s: what a layer adds where sequences have several query tokens, whose heads must be brought together.
+    """
 
     bandwidth_bytes_per_s: float
     kernel_s: float
+    reorder_s: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +170,7 @@ def _from_json(data: Mapping[str, Any], sha256: str) -> Profile:
             }
         ),
         experts={dtype: ExpertTable.from_json(dtype, table) for dtype, table in data["experts"].items()},
-        elementwise=Elementwise(data["elementwise"]["bandwidth_bytes_per_s"], data["elementwise"]["kernel_us"] * 1e-6),
+        elementwise=_elementwise(data["elementwise"]),
         probabilities=_floats(data["residuals"]["probabilities"]),
         residuals={
             family: {layer: _floats(values) for layer, values in layers.items()}
@@ -178,6 +182,11 @@ def _from_json(data: Mapping[str, Any], sha256: str) -> Profile:
         verify={kv: _verify(kv, table) for kv, table in attention.get("verify", {}).items()},
         host=MeasuredHost(**data["host"]) if data.get("host") else None,
     )
+
+
+def _elementwise(section: Mapping[str, float]) -> Elementwise:
+    reorder_s = section.get("reorder_us", 0.0) * 1e-6
+    return Elementwise(section["bandwidth_bytes_per_s"], section["kernel_us"] * 1e-6, reorder_s)
 
 
 def _gemm(dtype: str, table: Mapping[str, Any], tables: Mapping[str, Any], hardware: Hardware) -> GemmTable:

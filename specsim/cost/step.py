@@ -79,7 +79,9 @@ class StepCost:
         if self.forward.elementwise_kernels or self.forward.elementwise_bytes_per_token:
             small = self.profile.elementwise
             moved = self.forward.elementwise_bytes_per_token * rows / small.bandwidth_bytes_per_s
-            seconds = (moved + self.forward.elementwise_kernels * small.kernel_s) * (rows > 0)
+            several = np.any(np.broadcast_arrays(*(part.tokens > part.sequences for part in parts)), axis=0)
+            fixed = self.forward.elementwise_kernels * small.kernel_s + self.forward.layers * small.reorder_s * several
+            seconds = (moved + fixed) * (rows > 0)
             terms["elementwise"] = Term(seconds, "elementwise", np.full(np.shape(rows), Trust.PARAMETRIC, np.int8))
         launches = self._launches(graph, prefills=prefills)
         if launches is not None:

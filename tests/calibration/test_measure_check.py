@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("torch")
 
 import calibration.measure.device
-from calibration.measure.check import PARTS, Case, Checked, Price, check
+from calibration.live.price import PARTS, EnginePass, priced_round, round_parts
+from calibration.measure.check import Case, Checked, check
 from calibration.measure.command import calibrate
 from calibration.measure.points import TINY
 from calibration.measure.reading import read_measured
@@ -37,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("check")
     (folder / "config.json").write_text(json.dumps(CONFIG))
     model = str(folder / "config.json")
-    calibrate(folder / "my.json", minutes=0.15, device="cpu", models=[model], threads=1, clock="processor", grid=TINY)
+    calibrate(folder / "my.json", minutes=0.5, device="cpu", models=[model], threads=1, clock="processor", grid=TINY)
     return folder
 
 
@@ -80,8 +81,8 @@ def test_speedup_is_tokens_over_time_against_plain_decoding() -> None:
 def test_a_round_costs_more_with_every_drafted_token(profile: Profile, folder: Path) -> None:
     assert profile.host is not None
     shape = load_model(str(folder / "config.json"))
-    price = Price(profile, profile.host, shape, replace(shape, layers=1))
-    rounds = [price.round_s(2, k, 100.0) for k in range(5)]
+    target, draft = (EnginePass(profile, profile.host, x) for x in (shape, replace(shape, layers=1)))
+    rounds = [round_parts(priced_round(target, draft, k), 2, 100.0) for k in range(5)]
     totals = [sum(parts.values()) for parts in rounds]
     assert totals == sorted(totals)
     assert rounds[0]["draft"] == 0.0
@@ -130,6 +131,8 @@ def test_a_profile_of_another_machine_or_kind_is_one_line(
 ) -> None:
     with pytest.raises(InputError, match="no host to check"):
         check(replace(profile, host=None), file="my.json")
+    with pytest.raises(InputError, match=r"--model: the profile's model '.*' does not ship; give --model PATH"):
+        check(profile, file="my.json", device="cpu")
     monkeypatch.setattr(calibration.measure.device, "_processor", lambda: "another processor")
     with pytest.raises(InputError, match=r"my\.json: was measured on .*, and this is another processor"):
         check(profile, file="my.json", device="cpu")

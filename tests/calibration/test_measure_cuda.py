@@ -13,8 +13,9 @@ pytest.importorskip("torch")
 
 import torch
 
+from calibration.measure import attention
 from calibration.measure.device import Device
-from calibration.measure.kernels import Workshop
+from calibration.measure.kernels import Company, Workshop
 from calibration.measure.points import Point
 from calibration.measure.timers import Prepared, WrongOutputError, time_on_cuda
 
@@ -23,7 +24,7 @@ class Recorder:
     """Stands in for torch.cuda: a graph replays the calls that ran while it was captured, or does nothing."""
 
     def __init__(self, *, replays: bool = True) -> None:
-        self.replays, self.capturing, self.log = replays, None, []
+        self.replays, self.capturing, self.log, self.graphs = replays, None, [], []
 
     def kernel(self, run: Callable[[int], Any]) -> Callable[[int], Any]:
         def called(i: int) -> Any:
@@ -40,6 +41,7 @@ class Recorder:
         class Graph:
             def __init__(self) -> None:
                 self.calls: list[Any] = []
+                recorder.graphs.append(self)
 
             def replay(self) -> None:
                 for run, i in self.calls if recorder.replays else ():
@@ -82,9 +84,10 @@ def test_a_graph_holds_every_copy_and_its_time_is_shared_between_them(monkeypatc
     recorder.install(monkeypatch)
     kernel = Prepared(recorder.kernel(lambda i: out.fill_(float(i))), copies=4, output=out)
     (timing,) = time_on_cuda([kernel], repeats=5)
-    np.testing.assert_allclose(timing.busy_s, 2e-3 / 4)
-    assert set(recorder.log) == {0, 1, 2, 3}
-    assert recorder.log[-4:] == [0, 1, 2, 3]
+    calls = len(recorder.graphs[0].calls)
+    np.testing.assert_allclose(timing.busy_s, 2e-3 / calls)
+    np.testing.assert_allclose(timing.wall_s, timing.busy_s)  # the device's time, not the launch's
+    assert [i for _, i in recorder.graphs[0].calls] == [i % 4 for i in range(calls)]
 
 
 def test_an_output_that_a_replay_leaves_poisoned_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,13 +114,52 @@ def test_eager_kernels_and_reported_times_are_not_captured(monkeypatch: pytest.M
     assert reported.wall_s.tolist() == [3e-4] * 3
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("queries", [1, 3])
 def test_every_backend_computes_what_the_masked_kernel_computes(queries: int) -> None:
-    workshop = Workshop(Device("cpu", "here", 1 << 34, 1 << 20, 1, 1), torch.float32, 1.0)
-    point = Point.of("attention", queries=queries, batch=2, cached=32 - queries, heads=4, kv_heads=2, head_dim=32)
-    masked = workshop.prepare(point)["masked"].run(0)
-    caches = [(workshop._random(2, 2, 32, 32), workshop._random(2, 2, 32, 32))]
-    others = workshop._flash(workshop._random(2, 4, queries, 32), caches, 32, 1)
-    assert "flash" in others
-    for kernel in others.values():
-        torch.testing.assert_close(kernel.run(0).reshape(masked.shape), masked)
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(2, 4, queries, 32, generator=generator)
+    keys, values = torch.randn(2, 2, 2, 48, 32, generator=generator)
+    length = 37
+    masked = attention.masked(query, [(keys, values)], length)(None)(0)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, keys[:, :, :length], values[:, :, :length], enable_gqa=True,
+        attn_mask=torch.ones(queries, length).tril(length - queries).bool(),
+    )  # fmt: skip
+    torch.testing.assert_close(masked.reshape(expected.shape), expected)
+    with torch.inference_mode():
+        flex = attention.flex(query, [(keys, values)], length, compiled=False)(0)
+    torch.testing.assert_close(flex, expected)
+
+
+def test_a_kernel_that_fails_is_no_variant_but_lack_of_memory_is_told() -> None:
+    def broken(_: int) -> torch.Tensor:
+        raise NotImplementedError("no such kernel")
+
+    def full(_: int) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    assert not attention.runs(broken)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        attention.runs(full)
+
+
+def test_flex_attention_is_a_variant_while_its_compilation_is_affordable(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def flex(query: torch.Tensor, caches: Any, length: int) -> Any:
+        made.append(length)
+        return lambda _: query
+
+    monkeypatch.setattr(attention, "flex", flex)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    clock = iter([0.0, 40.0, 50.0, 51.0])
+    monkeypatch.setattr("calibration.measure.kernels.time.monotonic", lambda: next(clock))
+    workshop = Workshop(
+        Device("cuda", "gpu", 1 << 34, 1 << 20, 1, 1), torch.float32, lambda _: Company(1.0, 1.0), flex_s=30.0
+    )
+    monkeypatch.setattr(Workshop, "_on", lambda self: torch.device("cpu"))
+    point = Point.of("attention", queries=2, batch=1, cached=30, heads=4, kv_heads=2, head_dim=32)
+    assert "flex" in workshop.prepare(point)
+    assert "flex" not in workshop.prepare(point)  # forty seconds of thirty are spent
+    assert made == [32]

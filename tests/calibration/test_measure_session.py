@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ import torch
 from calibration.measure.command import calibrate
 from calibration.measure.device import Device, clocks, detect, free_bytes, pinned
 from calibration.measure.fit import fit_profile
-from calibration.measure.kernels import Workshop
+from calibration.measure.kernels import Company, Workshop, company
 from calibration.measure.points import TINY, Point, candidates
 from calibration.measure.samples import Samples, medians, read_samples
-from calibration.measure.session import Session
+from calibration.measure.session import Session, out_of_memory
 from calibration.measure.timers import Prepared, Timing, WrongOutputError, spread, time_on_cpu
 from specsim.cost.model_shape import ModelShape
 from specsim.cost.profile import load_profile
@@ -52,7 +53,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def session(device: Device, path: Path, make: object = None) -> Session:
-    workshop = Workshop(device, torch.float32, 1e6)
+    workshop = Workshop(device, torch.float32, lambda _: Company(1e6, 1e3))
     return Session(device, make or workshop.prepare, Samples.open(path, device.identity), 4, repeats=3)  # type: ignore[arg-type]
 
 
@@ -109,7 +110,7 @@ def test_a_kernel_that_leaves_its_output_poisoned_is_found() -> None:
 
 
 def test_every_kind_of_point_becomes_a_kernel_that_runs(device: Device) -> None:
-    workshop = Workshop(device, torch.float32, 1e6)
+    workshop = Workshop(device, torch.float32, lambda _: Company(1e6, 1e3))
     seen = set()
     for point in candidates([SMALL], dtype="fp32", grid=TINY):
         if point.kind in seen:
@@ -123,7 +124,7 @@ def test_every_kind_of_point_becomes_a_kernel_that_runs(device: Device) -> None:
 
 def test_attention_is_causal_within_the_query_tokens(device: Device) -> None:
     """The first of three query tokens must not see the last two: hiding them changes nothing for it."""
-    workshop = Workshop(device, torch.float32, 1.0)
+    workshop = Workshop(device, torch.float32, lambda _: Company(1.0, 1e3))
     point = Point.of("attention", queries=3, batch=1, cached=13, heads=4, kv_heads=2, head_dim=32)
     kernel = workshop.prepare(point)["masked"]
     cells = dict(zip(kernel.run.__code__.co_freevars, (c.cell_contents for c in kernel.run.__closure__), strict=True))
@@ -137,9 +138,66 @@ def test_attention_is_causal_within_the_query_tokens(device: Device) -> None:
 
 
 def test_copies_rotate_through_more_than_the_cache_but_not_more_than_the_model(device: Device) -> None:
-    workshop = Workshop(device, torch.float32, 10e6)
+    workshop = Workshop(device, torch.float32, lambda _: Company(10e6, 1e3))
     assert workshop.prepare(Point.of("gemm", m=1, n=512, k=1024))["linear"].copies == 5
     assert workshop.prepare(Point.of("gemm", m=1, n=4096, k=4096))["linear"].copies == 1
+
+
+def test_a_kernels_company_is_its_own_models_weights() -> None:
+    big, small = (ModelShape("m", layers, 128, 4, 2, 32, 512, 256) for layers in (40, 1))
+    other = ModelShape("o", 2, 64, 2, 1, 16, 96, 96)
+    forwards = [model.forward(dtype="fp32", kv_dtype="fp32") for model in (big, small, other)]
+    weights = [sum(x.n * x.k * x.count for x in forward.linears) * 4.0 for forward in forwards]
+    of = company(forwards, most=20e6)
+    assert weights[0] > 20e6 > weights[1]
+    shared = of(Point.of("gemm", m=1, n=512, k=128))  # the larger one's
+    assert (shared.pass_bytes, shared.product_bytes) == (20e6, weights[0] / 161)
+    mine = [
+        Point.of("gemm", m=1, n=128, k=64),
+        Point.of("attention", queries=2, batch=1, cached=16, heads=2, kv_heads=1, head_dim=16),
+        Point.of("around_pass", batch=1, queries=1, cached=16, hidden=64, group=2),
+        Point.of("softmax", rows=1, vocab=96),
+    ]
+    assert {of(point).pass_bytes for point in mine} == {weights[2]}
+
+
+def test_what_lies_beside_a_kernel_runs_before_every_call_and_is_not_timed() -> None:
+    log: list[str] = []
+    clock = iter(range(10_000))
+
+    def beside() -> None:
+        log.append("beside")
+        for _ in range(1000):
+            next(clock)
+
+    kernel = Prepared(lambda i: log.append(f"call {i}"), copies=4, beside=beside)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("perf_counter_ns", "thread_time_ns"):
+            patch.setattr(f"calibration.measure.timers.time.{name}", lambda: next(clock))
+        patch.setattr("calibration.measure.timers.MOST_CALLS", 1)
+        (timing,) = time_on_cpu([kernel], repeats=2)
+    # The first two copies are warm from the first calls: samples begin at the third.
+    assert log[-4:] == ["beside", "call 2", "beside", "call 3"]
+    assert timing.wall_s.tolist() == [pytest.approx(3e-9)] * 2
+    assert timing.busy_s.tolist() == [pytest.approx(1e-9)] * 2
+
+
+def test_around_a_layer_is_less_than_the_layer(device: Device) -> None:
+    workshop = Workshop(device, torch.float32, lambda _: Company(1e6, 1e5))
+    heads = {"heads": 4, "kv_heads": 2, "head_dim": 32}
+    point = Point.of("around_layer", batch=2, queries=3, hidden=256, intermediate=1024, qk_norm=1, **heads)
+    kernel = workshop.prepare(point)["eager"]
+    begin = time.perf_counter()
+    wall, busy = kernel.run(0)
+    assert 0.0 < wall < time.perf_counter() - begin
+    assert busy > 0.0
+
+
+def test_lack_of_memory_is_known_behind_another_error() -> None:
+    error = RuntimeError("operation failed due to a previous error during capture")
+    error.__context__ = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    assert out_of_memory(error)
+    assert not out_of_memory(RuntimeError("a bug"))
 
 
 def test_a_session_measures_saves_and_resumes(device: Device, tmp_path: Path) -> None:
@@ -158,7 +216,7 @@ def test_a_session_measures_saves_and_resumes(device: Device, tmp_path: Path) ->
 
 def test_samples_survive_an_interruption(device: Device, tmp_path: Path) -> None:
     path, points = tmp_path / "s.parquet", candidates([SMALL], dtype="fp32", grid=TINY)
-    workshop, count = Workshop(device, torch.float32, 1e6), iter(range(1000))
+    workshop, count = Workshop(device, torch.float32, lambda _: Company(1e6, 1e3)), iter(range(1000))
 
     def make(point: Point) -> dict[str, Prepared]:
         if next(count) > 6:
@@ -173,7 +231,7 @@ def test_samples_survive_an_interruption(device: Device, tmp_path: Path) -> None
 
 def test_out_of_memory_backs_off_is_recorded_and_the_rest_goes_on(device: Device, tmp_path: Path) -> None:
     path, points = tmp_path / "s.parquet", [Point.of("gemm", m=m, n=64, k=64) for m in (1, 2, 4, 64)]
-    workshop = Workshop(device, torch.float32, 1e5)
+    workshop = Workshop(device, torch.float32, lambda _: Company(1e5, 1e3))
 
     def make(point: Point) -> dict[str, Prepared]:
         if point["m"] == 4:
@@ -202,6 +260,27 @@ def test_an_error_that_is_no_lack_of_memory_is_not_hidden(device: Device, tmp_pa
 
     with pytest.raises(RuntimeError, match="a bug"):
         session(device, tmp_path / "s.parquet", make).run([Point.of("gemm", m=1, n=64, k=64)], budget_s=1.0)
+
+
+def test_a_slow_kernel_does_not_make_its_neighbours_look_slow(device: Device, tmp_path: Path) -> None:
+    """What one kind takes longer than a roofline says must not cost another kind its points."""
+    points = [Point.of("host", batch=b, k=0, vocab=64) for b in (1, 2, 4)]
+    points += [Point.of("prefill", batch=1, tokens=n, heads=1, kv_heads=1, head_dim=8) for n in (8, 16, 32, 64)]
+
+    def make(point: Point) -> dict[str, Prepared]:
+        if point.kind == "prefill":
+            return {"x": Prepared(lambda _: None)}
+
+        def slow(_: int) -> float:
+            time.sleep(0.03)
+            return 1e-4
+
+        return {"x": Prepared(slow, eager=True, reports=True)}
+
+    outcome = session(device, tmp_path / "s.parquet", make).run(points, budget_s=5.0)
+    table, _ = read_samples(tmp_path / "s.parquet")
+    assert table[table["kind"] == "prefill"]["point"].nunique() == 4
+    assert outcome.refused == 0
 
 
 def test_unsteady_points_are_marked_and_call_the_measurement_disturbed(device: Device, tmp_path: Path) -> None:
@@ -246,7 +325,7 @@ def test_a_points_time_is_of_its_fastest_variant_and_quietest_visits(tmp_path: P
 @pytest.mark.slow
 def test_a_calibration_is_a_profile_that_prices_and_says_who_answered(config: str, tmp_path: Path) -> None:
     out = tmp_path / "my.json"
-    done = calibrate(out, minutes=0.15, device="cpu", models=[config], threads=1, clock="processor", grid=TINY)
+    done = calibrate(out, minutes=0.5, device="cpu", models=[config], threads=1, clock="processor", grid=TINY)
     assert {p.name for p in tmp_path.iterdir()} == {"my.json", "my.samples.parquet"}
     profile = load_profile(out, engine="vllm", dtype="fp32")
     assert profile.sha256 == done.profile.sha256

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from calibration.measure.field import conformal_quantiles, fit_field, jump
 from calibration.measure.points import TINY, Grid, Point, bytes_needed, candidates, roofline_s, stepped
 from calibration.measure.prior import SEEN_SD, cautious_law
-from calibration.measure.uncertainty import MOST_VISITS, PRIOR_SD, Unknown
+from calibration.measure.uncertainty import FEWEST, MOST_VISITS, PRIOR_SD, Unknown
 from specsim.cost.law import Law, gemm_work
 from specsim.cost.model import load_model
 from specsim.cost.model_shape import ModelShape
@@ -94,6 +96,18 @@ def test_every_family_gets_its_turn_however_many_points_another_has() -> None:
         chosen.append(worst[0].kind)
     assert set(chosen) >= {"gemm", "attention", "prefill", "host", "drawing", "softmax", "around_layer"}
     assert chosen.count("attention") < 45
+
+
+def test_what_a_profile_cannot_do_without_comes_first() -> None:
+    points = candidates([SMALL], dtype="fp32", grid=Grid())
+    unknown, chosen = Unknown(points), Counter[str]()
+    kinds = {point.kind for point in points}
+    for _ in range(FEWEST * len(kinds)):
+        worst = unknown.worst()
+        assert worst is not None
+        unknown.observe(worst[0], 0.05)
+        chosen[worst[0].kind] += 1
+    assert dict(chosen) == dict.fromkeys(kinds, FEWEST)
 
 
 def test_a_dropped_point_is_not_chosen() -> None:

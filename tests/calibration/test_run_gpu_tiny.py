@@ -13,17 +13,28 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import numpy as np  # noqa: E402
+
 from calibration.gpu import __main__ as gpu  # noqa: E402
-from calibration.gpu.attention import Layout, Surface, kernels, measure_surface  # noqa: E402
+from calibration.gpu.plan import LAYOUTS, Layout, Surface  # noqa: E402
 from calibration.gpu.session import Session  # noqa: E402
-from calibration.gpu.timing import Timer  # noqa: E402
+from calibration.gpu.tables import read_tables, refused, rows_of, table_of  # noqa: E402
+from calibration.imports import import_measurements  # noqa: E402
+from calibration.measure.device import detect  # noqa: E402
+from calibration.measure.kernels import Company, Workshop  # noqa: E402
+from calibration.measure.points import MOST_CACHED, QUERIES, TINY, Point, candidates  # noqa: E402
+from calibration.measure.timers import Prepared, Timing  # noqa: E402
+from specsim.cost.model_shape import ModelShape  # noqa: E402
+from specsim.cost.profile import load_profile  # noqa: E402
+from specsim.errors import InputError  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
-CPU = torch.device("cpu")
+SMALL = ModelShape("tiny", 2, 64, heads=4, kv_heads=2, head_dim=16, vocab=256, intermediate=96)
 
 
 def session(out: Path) -> Session:
-    return Session(Timer(CPU, samples=2, sample_s=0.0, most_calls=2), out)
+    found = detect("cpu", threads=1)
+    return Session(found, Workshop(found, torch.float32, lambda _: Company(1.0, 1.0)), out, repeats=2)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -42,15 +53,24 @@ def test_the_script_measures_every_part_in_its_small_form(tmp_path: Path) -> Non
     assert len(files) <= 8
     assert all(file.stat().st_size < 16 << 20 for file in files)
     tables = {file.stem: rows(file) for file in files if file.suffix == ".csv"}
-    assert set(tables) == {"verify", "gemm", "steps", "live", "parts", "small"}
-    for table in tables.values():
-        assert table
-        assert all(row.get("wrong") in (None, "", "0", "0.0") for row in table)
+    assert set(tables) == {"attention", "gemm", "around", "steps", "live", "parts"}
+    assert all(table for table in tables.values())
+    assert all(row["status"] == "ok" for name in ("attention", "gemm", "around") for row in tables[name])
+    asked = "op dtype heads kv_heads head_dim batch query_tokens kv_tokens kernel mode repeat latency_us"
+    assert set(asked.split()) <= set(tables["attention"][0])
+    assert {"m", "n", "k", "latency_us"} <= set(tables["gemm"][0])
+    assert {"model", "layers", "mode", "repeat", "latency_us"} <= set(tables["steps"][0])
     assert {(row["batch"], row["k"]) for row in tables["live"]} == {(b, k) for b in "12" for k in "02"}
     assert {row["part"] for row in tables["parts"]} == {"verify", "decode", "draft_first", "draft", "host"}
     machine = json.loads((tmp_path / "machine.json").read_text())
     assert machine["tiny"] is True
-    assert machine["end"]["torch"] == torch.__version__
+    assert machine["device"]["versions"]["torch"] == torch.__version__
+    assert len(machine["clocks_seen"]) == 6
+    path, errors, _ = import_measurements(str(tmp_path), out=str(tmp_path / "mine.json"))
+    profile = load_profile(path, engine="vllm", dtype="fp32")
+    assert profile.verify["fp32"].queries.tolist() == [1.0, 3.0]
+    assert profile.host is not None
+    assert {"gemm.fp32", "attention.verify.fp32", "host"} <= set(errors)
 
 
 def test_without_the_device_it_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -77,42 +97,105 @@ def test_a_broken_part_costs_no_other(tmp_path: Path) -> None:
     assert not [file for file in tmp_path.iterdir() if file.name.endswith(".part")]
 
 
-def test_memory_that_runs_out_is_one_line(tmp_path: Path) -> None:
+def test_memory_that_runs_out_is_one_line_and_a_row(tmp_path: Path) -> None:
+    here, points = session(tmp_path), [Point.of("gemm", m=m, n=64, k=64) for m in (1, 2, 4)]
+    prepare = here.workshop.prepare
+
+    def make(point: Point) -> dict[str, Prepared]:
+        if point["m"] == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nand more lines")
+        return prepare(point)
+
+    here.workshop.prepare = make  # type: ignore[method-assign]
+    here.measure(points, until_s=60.0)
+    here.save()
+    assert here.notes[-1].endswith(": oom")
+    found = rows(tmp_path / "gemm.csv")
+    assert [(row["m"], row["status"]) for row in found] == [*2 * [("1", "ok")], ("2", "oom"), *2 * [("4", "ok")]]
+
+
+def test_an_output_that_is_not_a_number_is_no_time(tmp_path: Path) -> None:
     here = session(tmp_path)
-
-    def work() -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nand more lines")
-
-    assert here.attempt("a pass of 8B at 512 x 1", work) == "out of memory"
-    assert here.notes[-1].endswith("a pass of 8B at 512 x 1: out of memory")
+    broken = Prepared(lambda _: torch.full((2,), float("nan")))
+    here.workshop.prepare = lambda _: {"x": broken}  # type: ignore[method-assign]
+    here.measure([Point.of("gemm", m=1, n=64, k=64)], until_s=60.0)
+    (row,) = here.tables["gemm"]
+    assert row["status"] == "wrong output"
+    assert "latency_us" not in row
 
 
 def test_a_surface_stops_at_its_time_and_keeps_what_it_has(tmp_path: Path) -> None:
     here = session(tmp_path)
     surface = Surface((1, 2), (1, 2), (16, 32), ((1,), (2,), (32,)), most_tokens=100)
-    measure_surface(here, surface, (Layout("a", 2, 1, 8),), until_s=-1.0)
-    assert "verify" not in here.tables
+    here.measure(surface.points((Layout("a", 2, 1, 8),)), until_s=-1.0)
+    assert "attention" not in here.tables
     assert "out of time" in here.notes[-1]
 
 
 def test_coarse_points_come_first_and_none_twice() -> None:
-    points = list(gpu.FULL.points())
-    queries, batches, cached = gpu.FULL.coarse
-    coarse = {(b, c, q) for b in batches for c in cached for q in queries}
-    kept = [p for p in points if p in coarse]
-    assert points[: len(kept)] == kept
+    surface = Surface()
+    points = list(surface.points(LAYOUTS))
+    queries, batches, cached = surface.coarse
+    coarse = [p for p in points if p["queries"] in queries and p["batch"] in batches and p["cached"] in cached]
+    assert points[: len(coarse)] == coarse
     assert len(set(points)) == len(points)
-    assert all(b * (c + q) <= gpu.FULL.most_tokens for b, c, q in points)
-    assert {q for _, _, q in points} == set(gpu.FULL.queries)
+    assert all(p["batch"] * p["cached"] <= MOST_CACHED for p in points)
+    assert {p["queries"] for p in points} == set(QUERIES)
 
 
-def test_an_output_that_is_not_a_number_is_marked() -> None:
-    timer = Timer(CPU, samples=2, sample_s=0.0)
-    assert timer.time(lambda _: torch.full((2,), float("nan"))).wrong
-    assert not timer.time(lambda _: torch.ones(2)).wrong
+def test_the_layouts_hold_what_is_asked_of_a_gpu() -> None:
+    """32/8 and 64/8 over one and four GPUs, and 28/4."""
+    known = {(x.heads, x.kv_heads, x.head_dim) for x in LAYOUTS}
+    assert known >= {(32, 8, 128), (8, 2, 128), (64, 8, 128), (16, 2, 128), (28, 4, 128)}
+    assert (LAYOUTS[0].heads, LAYOUTS[0].kv_heads) == (32, 8)
 
 
-def test_a_cpu_has_one_kernel_and_needs_no_rotation() -> None:
-    timer = Timer(CPU)
-    assert kernels(timer) == ("default",)
-    assert timer.copies(1.0) == 1
+def write_tables(here: Session) -> None:
+    for point in candidates([SMALL], dtype="fp32", grid=TINY):
+        for row in rows_of(point, "x", Prepared(print), Timing(np.full(2, 2e-3), np.full(2, 2e-3)), at_s=1.0):
+            here.add(table_of(point), dtype="float32", **row)
+    here.machine = {"device": here.found.identity, "dtype": "fp32"}
+
+
+def test_tables_are_read_back_as_the_points_that_were_measured(tmp_path: Path) -> None:
+    here = session(tmp_path)
+    write_tables(here)
+    lost = Point.of("gemm", m=4096, n=64, k=64)
+    here.add("gemm", **refused(lost, "oom"))
+    here.save()
+    data, device, dtype = read_tables(tmp_path)
+    assert (device, dtype) == (here.found, "fp32")
+    points = candidates([SMALL], dtype="fp32", grid=TINY)
+    names = sorted({name for point in points for name, _ in point.parameters})
+    found = {
+        Point.of(row["kind"], **{n: int(row[n]) for n in names if row[n] == row[n]}).family
+        for row in data.to_dict("records")
+    }
+    assert found == {point.family for point in points}
+    assert len(data) == len(points)
+    np.testing.assert_allclose(data["seconds"], 2e-3)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        ("gemm.csv", None, "the run was cut before this part"),
+        ("machine.json", None, "holds no machine.json"),
+        ("machine.json", lambda text: text[: len(text) // 2], "is damaged"),
+        ("attention.csv", lambda text: "a,b\n1,2\n", "is damaged"),
+        ("gemm.csv", lambda text: text.replace("2000.0", "-1.0", 1), "times are positive microseconds"),
+    ],
+)
+def test_what_is_no_measurement_is_one_line(tmp_path: Path, file: str, change: object, says: str) -> None:
+    here = session(tmp_path)
+    write_tables(here)
+    here.save()
+    path = tmp_path / file
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(change(path.read_text()))  # type: ignore[operator]
+    with pytest.raises(InputError, match=says) as caught:
+        import_measurements(str(tmp_path), out=str(tmp_path / "mine.json"))
+    assert len(caught.value.lines) == 1
+    assert not (tmp_path / "mine.json").exists()

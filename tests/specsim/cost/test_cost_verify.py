@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -18,16 +19,20 @@ from specsim.errors import InputError
 QUERIES, BATCHES, LENGTHS = [1, 2, 4, 8, 16], [1, 4, 16], [64, 512, 4096]
 HOST = {
     "round_s": 1e-4,
+    "speculate_s": 3e-5,
     "draft_s": 2e-5,
     "sequence_s": 1e-6,
     "sequence_draft_s": 1e-6,
     "draw_s": 5e-5,
+    "reject_s": 7e-5,
     "draw_draft_s": 1e-5,
     "entry_s": 1e-9,
     "draft_entry_s": 3e-9,
     "softmax_s": 1e-5,
     "softmax_entry_s": 2e-9,
     "pass_s": 5e-5,
+    "pass_row_s": 1e-6,
+    "score_s": 1e-9,
     "launch_s": 0.0,
 }
 HEAD: dict[str, Any] = {"heads": 32, "kv_heads": 8, "head_dim": 128, "kv_dtype": "bf16"}
@@ -108,6 +113,22 @@ def test_a_step_takes_the_measured_surface_where_there_is_one() -> None:
     assert int(modelled.trust) == Trust.TRANSFERRED
 
 
+def test_several_query_tokens_cost_a_layer_what_bringing_heads_together_does() -> None:
+    data = document()
+    plain, reordered = (
+        StepCost(FORWARD, read({**data, "elementwise": {**data["elementwise"], "reorder_us": us}}), load_engine("vllm"))
+        for us in (0.0, 7.0)
+    )
+    tokens = np.array([3.0, 6.0, 12.0])
+    forward = replace(FORWARD, elementwise_kernels=1)
+    shape = StepShape((Segment("verify", 3, tokens, 300, tokens),), mode="eager")
+    more = [
+        StepCost(forward, step.profile, step.engine).cost(shape).terms["elementwise"].seconds
+        for step in (plain, reordered)
+    ]
+    np.testing.assert_allclose(more[1] - more[0], [0.0, 2 * 7e-6, 2 * 7e-6], atol=1e-12)
+
+
 def test_a_measured_profile_serves_any_engine_and_describes_its_own_hardware(tmp_path: Any) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(document()))
@@ -121,10 +142,12 @@ def test_a_measured_profile_serves_any_engine_and_describes_its_own_hardware(tmp
 
 def test_the_host_is_linear_and_its_engine_captures_nothing() -> None:
     host = MeasuredHost(**HOST)
-    assert float(host.host_s(4, 3)) == pytest.approx(1e-4 + 6e-5 + 4 * (1e-6 + 3e-6))
+    assert float(host.host_s(4, 3)) == pytest.approx(1e-4 + 3e-5 + 6e-5 + 4 * (1e-6 + 3e-6))
+    assert float(host.host_s(4, 0)) == pytest.approx(1e-4 + 4e-6)
     assert float(host.drawing_s(2, 0, 1000)) == pytest.approx(5e-5 + 2e-6)
-    assert float(host.drawing_s(2, 4, 1000)) == pytest.approx(5e-5 + 4e-5 + 2e-6 + 2 * 4 * 3e-6)
-    assert float(host.around_pass_s(8, 1000)) == pytest.approx(5e-5 + 1e-5 + 8 * 2e-6)
+    assert float(host.drawing_s(2, 4, 1000)) == pytest.approx(5e-5 + 7e-5 + 4e-5 + 2e-6 + 2 * 4 * 3e-6)
+    assert float(host.around_pass_s(8, 1000)) == pytest.approx(5e-5 + 8e-6 + 1e-6)
+    assert float(host.softmax_of_s(8, 1000)) == pytest.approx(1e-5 + 8 * 2e-6)
     tokens, graph = host.engine().padded(np.array([3.0]), np.array([1.0]))
     assert tokens.tolist() == [3.0]
     assert not graph.any()
