@@ -75,14 +75,15 @@ def run_expanded(
 ) -> Outcome:
     """Run requests as streams of rounds over servers and links, and return when each was answered and finished.
 
-    programs: by draft length; ``rule`` chooses the length of each round and says what survives. A round runs its legs
-    as their predecessors end, then commits; a stream has one round at a time. A server prices the batch that it formed:
-    decoding jobs of different lengths as the longest of them, prompts beside them as chunks of at most
-    ``chunk_tokens``. seats: streams at a time (None: a closed loop's concurrency, else all); a request waits for a
-    seat in order of arrival. prompt_cached: no prefill; all tokens come from rounds. think_s: a closed loop's pause
-    before request i; together: it forks and joins, the next ``concurrency`` requests arriving when all have ended.
-    priority: of a job on priority servers, from (stream, stage, now). deadline_s: a round whose reply is home later
-    than that after its draft had left emits nothing and is drafted again.
+    programs: by draft length (or by kind, where rounds of one length differ); ``rule`` chooses each round's and says
+    what survives. Prompts run the program of the largest key. A round runs its legs as their predecessors end, then
+    commits; a stream has one round at a time. A server prices the batch that it formed: decoding jobs of different
+    lengths as the longest of them, prompts beside them as chunks of at most ``chunk_tokens``. seats: streams at a time
+    (None: a closed loop's concurrency, else all); a request waits for a seat in order of arrival. prompt_cached: no
+    prefill; all tokens come from rounds. think_s: a closed loop's pause before request i; together: it forks and joins,
+    the next ``concurrency`` requests arriving when all have ended. priority: of a job on priority servers, from
+    (stream, stage, now). deadline_s: a round whose reply is home later than that after its draft had left emits nothing
+    and is drafted again.
 
     Where a server has ``num_blocks``, a request with a seat begins when its prompt fits the free blocks of all such
     servers that it is on, in order of arrival on each; its blocks grow with its passes (a round looks ``k`` + 1 tokens
@@ -93,8 +94,8 @@ def run_expanded(
     Raises InputError for programs and places that don't fit (at once), for a length that has no program or a rule that
     accepts more than was drafted (when it happens), and for a run that stops progressing, saying who waits for whom.
     """
-    by_length = {programs.k: programs} if isinstance(programs, RoundProgram) else dict(programs)
-    run = _Run(by_length, rule, requests, topology, rng, seats, chunk_tokens, think_s, priority)
+    by_key = {programs.key: programs} if isinstance(programs, RoundProgram) else dict(programs)
+    run = _Run(by_key, rule, requests, topology, rng, seats, chunk_tokens, think_s, priority)
     run.prompt_cached = prompt_cached
     if together and requests.concurrency is None:
         raise InputError("forks and joins need a concurrency", field="together")
@@ -163,9 +164,10 @@ class _Run:
     ) -> None:
         if not programs:
             raise InputError("no round program", field="programs")
-        for k, program in programs.items():
-            if k != program.k:
-                raise InputError(f"{program.name} drafts {program.k} tokens, listed under {k}", field="programs")
+        for key, program in programs.items():
+            if key != program.key:
+                kind = f"drafts {program.k} tokens" if program.kind is None else f"is of kind {program.kind}"
+                raise InputError(f"{program.name} {kind}, listed under {key}", field="programs")
         if chunk_tokens < 1:
             raise InputError(f"{chunk_tokens}; give at least 1", field="chunk_tokens")
         self.env = simpy.Environment()
@@ -174,7 +176,8 @@ class _Run:
         self.chunk_tokens, self.think_s, self.priority = chunk_tokens, think_s, priority
         self.prompt_cached = self.together = False
         self.deadline_s = np.inf
-        longest = int((requests.prompt_tokens + requests.output_tokens).max()) + max(programs) + 2
+        longest = int((requests.prompt_tokens + requests.output_tokens).max()) + 2
+        longest += max(program.k for program in programs.values())
         most = max(spec.batching.max_batch for spec in topology.servers)
         self.graphs = {k: Graph(program, topology, longest * most) for k, program in programs.items()}
         self.limits = CacheLimits(self._begin, self._go, self._preempted) if self.place.limited else None
@@ -194,7 +197,8 @@ class _Run:
 
     def _check_caches(self) -> None:
         """Every request's longest round must fit alone: it starts at the latest with one token missing."""
-        prompt, output, k = np.array(self.ledger.prompt), np.array(self.ledger.output), max(self.graphs)
+        prompt, output = np.array(self.ledger.prompt), np.array(self.ledger.output)
+        k = max(graph.k for graph in self.graphs.values())
         rounds = output if self.prompt_cached else output - 1
         slots = prompt + np.maximum(rounds - 1, 0) + np.where(rounds > 0, k + 1, 0)
         longest = int(slots.argmax())
@@ -297,7 +301,7 @@ class _Run:
         if self.limits is None:
             self._start(stream)
         else:
-            stream.needs = stream.kv + (stream.k + 1 if stream.chunk is None else stream.chunk[0])
+            stream.needs = stream.kv + (graph.k + 1 if stream.chunk is None else stream.chunk[0])
             self.limits.grow(stream)
 
     def _go(self, stream: _Stream) -> None:
@@ -368,13 +372,17 @@ class _Run:
             self.recomputed += last and (self.prompt_cached or self.ledger.emitted[stream.i] > 0)
             finished = last and self.ledger.prefilled(stream.i, self.env.now)
         else:
-            k = stream.k
-            self.ledger.tally.decode(k, 1, stream.kv)
-            accepted, emitted = self.rule.settle(stream.i, k)
+            self.ledger.tally.decode(stream.k, 1, stream.kv)
+            accepted, emitted = self.rule.settle(stream.i, stream.k)
             if self.env.now - stream.sent_s > self.deadline_s + 1e-12:
                 accepted = emitted = 0
             finished = self.ledger.commit(
-                stream.i, self.env.now, drafted=k, accepted=accepted, emitted=emitted, stage=stream.graph.last
+                stream.i,
+                self.env.now,
+                drafted=stream.graph.k,
+                accepted=accepted,
+                emitted=emitted,
+                stage=stream.graph.last,
             )
             stream.kv += emitted
         if finished:

@@ -15,6 +15,7 @@ class Graph:
     """Legs, their prices, who follows whom, and how many end the round; checked against the topology."""
 
     def __init__(self, program: RoundProgram, topology: Topology, max_kv_tokens: int) -> None:
+        self.k = program.k
         self.legs = legs_of(program, topology.devices)
         self.prices = [LegPrice(leg, max_kv_tokens) for leg in self.legs]
         self.missing = [len(leg.after) for leg in self.legs]

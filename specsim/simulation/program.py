@@ -65,13 +65,20 @@ class Pass:
 class RoundProgram:
     """A draft/verify round of ``k`` drafted tokens (0: plain decoding) as passes, host work, and one commit.
 
-    ``host`` prices work outside the passes (scheduling, sampling, rejection, input preparation).
+    ``host`` prices work outside the passes (scheduling, sampling, rejection, input preparation). kind: what a round
+    rule calls it where rounds of one draft length differ in their passes; None where the draft length says all.
     """
 
     name: str
     k: int
     passes: tuple[Pass, ...]
     host: Callable[[Batch], StepTime]
+    kind: int | None = None
+
+    @property
+    def key(self) -> int:
+        """What a round rule asks for: its kind, else its draft length."""
+        return self.k if self.kind is None else self.kind
 
     @property
     def tokens_per_sequence(self) -> int:

@@ -20,8 +20,9 @@ from specsim.simulation.workload import Requests
 class RoundRule(Protocol):
     """Asked twice a round, for one stream at a time, in the order in which rounds happen.
 
-    ``length(stream)`` when the round begins: how many tokens it drafts, a key of the programs. ``settle(stream, k)`` at
-    its commit: (accepted, emitted), accepted in 0..k, the correction or bonus counted in emitted alone.
+    ``length(stream)`` when the round begins: how many tokens it drafts (or its kind), a key of the programs.
+    ``settle(stream, k)`` at its commit, with that key: (accepted, emitted), accepted in 0..drafted, the correction or
+    bonus counted in emitted alone.
     """
 
     def length(self, stream: int) -> int:

@@ -1,0 +1,66 @@
+"""Rounds of one draft length that differ in their passes: kinds, which a rule asks for by number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from specsim.acceptance.chains import Iid
+from specsim.errors import InputError
+from specsim.simulation.expanded import run_expanded
+from specsim.simulation.free_run import streams
+from specsim.simulation.round_rules import DrawnRounds
+from specsim.simulation.timed import timed_pass, timed_program
+from specsim.simulation.topology import on_one
+
+
+class Turns:
+    """The kinds in turn; each drafts as its program does."""
+
+    def __init__(self, kinds, lengths, rng):
+        self.kinds, self.lengths, self.at = kinds, lengths, 0
+        self.drawn = DrawnRounds(Iid(0.6), 1, rng)
+
+    def length(self, stream):
+        self.at += 1
+        return self.kinds[self.at % len(self.kinds)]
+
+    def settle(self, stream, k):
+        accepted = self.drawn.accepted(stream, self.lengths[k])
+        return accepted, accepted + 1
+
+
+def program(k, seconds):
+    return timed_program(f"{k} in {seconds} s", k, timed_pass("all", seconds))
+
+
+def go(programs, kinds, seed=0):
+    rng = np.random.default_rng(seed)
+    rule = Turns(kinds, {key: one.k for key, one in programs.items()}, rng)
+    return run_expanded(programs, rule, streams(1, 600), on_one("gpu"), rng, prompt_cached=True)
+
+
+@given(st.integers(0, 50))
+def test_names_of_kinds_change_nothing(offset):
+    plain = {2: program(2, 1.0), 3: program(3, 1.5)}
+    named = {k + offset + 4: replace(one, kind=k + offset + 4) for k, one in plain.items()}
+    one, other = go(plain, [2, 3]), go(named, [offset + 6, offset + 7])
+    assert one.result.finish_s.tolist() == other.result.finish_s.tolist()
+    assert one.result.drafted.tolist() == other.result.drafted.tolist()
+
+
+def test_kinds_of_one_length_are_priced_and_counted_apart():
+    made = go({0: replace(program(3, 1.0), kind=0), 1: replace(program(3, 10.0), kind=1)}, [0, 1])
+    counts = {k: n for k, (n, _) in made.result.work.rounds.items()}
+    assert abs(counts[0] - counts[1]) <= 1
+    assert made.servers[0].busy_s == pytest.approx(counts[0] + 10.0 * counts[1])
+    assert made.result.drafted.sum() == 3 * sum(counts.values())
+
+
+def test_a_kind_is_listed_under_its_number():
+    with pytest.raises(InputError, match="is of kind 5, listed under 3"):
+        go({3: replace(program(3, 1.0), kind=5)}, [3])
