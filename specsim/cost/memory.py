@@ -73,12 +73,15 @@ def cache_memory(
     max_num_batched_tokens: int = 8192,
     max_num_seqs: int = 256,
     block_size: int = 16,
+    beside_weight_bytes: float = 0.0,
+    beside_token_bytes: float = 0.0,
 ) -> Memory:
     """Cache blocks of one replica: usable memory less weights, drafter, and a full step's peak, as vLLM profiles it.
 
     The peak counts an MLP's input, residual, gate, up and product in 16 bits for every batched token (a mixture of
     experts: those of top_k experts, and their outputs), and the sampler's copies of the logits: one row a sequence,
-    two when it speculates. Drafting adds its weights, and its layers' cache to every block.
+    two when it speculates. Drafting adds its weights, and its layers' cache to every block; so does what else stands
+    beside the target: ``beside_weight_bytes`` on a GPU, ``beside_token_bytes`` of cache a token.
     Raises InputError with the arithmetic where nothing is left for the cache.
     """
     if not 0.0 < gpu_memory_utilization <= 1.0:
@@ -88,17 +91,18 @@ def cache_memory(
         )
     tp = tensor_parallel
     drafts = drafter is not None and drafter.on_gpu and k > 0
+    speculates = drafts or beside_weight_bytes > 0
     weights = target.weight_bytes(tensor_parallel=tp, dtype=dtype)
-    token = target.kv_bytes_per_token(tensor_parallel=tp, kv_dtype=kv_dtype)
-    draft_weights = 0.0
+    token = target.kv_bytes_per_token(tensor_parallel=tp, kv_dtype=kv_dtype) + beside_token_bytes
+    draft_weights = beside_weight_bytes
     if drafter is not None and drafts:
-        draft_weights = drafter.weight_bytes(k, tensor_parallel=tp, dtype=draft_dtype or drafter.weight_dtype(dtype))
+        draft_weights += drafter.weight_bytes(k, tensor_parallel=tp, dtype=draft_dtype or drafter.weight_dtype(dtype))
         token += drafter.kv_bytes_per_token(tensor_parallel=tp, kv_dtype=kv_dtype)
     expert = target.expert_intermediate / tp
     experts = target.top_k * (max(2 * expert, target.hidden) + expert) if target.experts else 0.0
     wide = max(3 * target.intermediate / tp, experts + 3 * target.shared_intermediate / tp)
     activation = 2.0 * max_num_batched_tokens * (2 * target.hidden + wide)
-    activation += LOGIT_BYTES * max_num_seqs * (2 if drafts else 1) * padded_vocab(target.vocab)
+    activation += LOGIT_BYTES * max_num_seqs * (2 if speculates else 1) * padded_vocab(target.vocab)
     runtime = RUNTIME_BYTES + (COLLECTIVE_BYTES if tp > 1 else 0.0)
     usable = VISIBLE * hardware.memory_bytes * gpu_memory_utilization
     left = usable - weights - draft_weights - activation - runtime

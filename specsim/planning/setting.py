@@ -8,10 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
+from specsim.cost.drafter import Drafter
 from specsim.cost.drafting import load_draft_host
 from specsim.cost.memory import Memory, cache_memory
 from specsim.cost.profile import Profile, load_profile
-from specsim.cost.shapes import StepTime
+from specsim.cost.shapes import Segment, StepShape, StepTime
 from specsim.cost.step import StepCost
 from specsim.errors import InputError
 from specsim.planning.deployment import Candidate, Deployment
@@ -20,12 +21,13 @@ from specsim.planning.surface import prefill_seconds
 from specsim.scenario.sections import DEFAULT_UTILIZATION
 from specsim.simulation.links import LinkLaw
 from specsim.simulation.program import Batch, Pass, RoundProgram
+from specsim.simulation.serving import Serving
 from specsim.simulation.topology import LinkSpec
 from specsim.simulation.workload import ClosedLoop
 from specsim.systems.apart import TOKEN_BYTES, device_passes, draft_passes
 from specsim.systems.composition import Device, NotApplicable
 from specsim.systems.draft_tree import draft_tree
-from specsim.systems.draft_verify import draft_verify, speculative_host, verify_pass
+from specsim.systems.draft_verify import draft_verify, logit_rows, prefill_segments, speculative_host, verify_pass
 from specsim.theory.serving import steady_load, sustainable_rate
 
 
@@ -46,9 +48,13 @@ class Setting:
         if not known:
             wanted = " or ".join(f'"{method}"' for method in methods)
             raise NotApplicable(f"needs a drafter of method {wanted}: add a [[drafter]] with its acceptance")
-        ready = tuple(c for c in known if c.process is not None or not evidence)
+        return self.with_evidence(known) if evidence else tuple(known)
+
+    def with_evidence(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+        """Those with acceptance evidence. NotApplicable where none has."""
+        ready = tuple(c for c in candidates if c.process is not None)
         if not ready:
-            names = " or ".join(c.label for c in known)
+            names = " or ".join(c.label for c in candidates)
             raise NotApplicable(f"needs the acceptance of {names}: give its [[drafter]] an acceptance table")
         return ready
 
@@ -128,14 +134,24 @@ class Setting:
         )  # fmt: skip
 
     def _slowness(self, candidate: Candidate, k: int) -> tuple[int, float]:
-        """Seconds a token where the load settles; loads that never settle last, by the rate that they sustain."""
+        assert candidate.process is not None
+        tokens = 1.0 + float(candidate.process.survival(k).sum())
+        return self.slowness(self.deployment.program(candidate, k), tokens=tokens, candidate=candidate)
+
+    def slowness(
+        self, program: RoundProgram, *, tokens: float, candidate: Candidate | None = None
+    ) -> tuple[int, float]:
+        """Seconds a token where the load settles; loads that never settle last, by the rate that they sustain.
+
+        tokens: of a round, on the mean. candidate: whose memory and prompts count beside the target's.
+        """
+        k = program.k if candidate else 0
+        serving = self.deployment.serving(candidate, k)
+        prefill_s = float(prefill_seconds(self.deployment, candidate, k))
         deployment = self.deployment
         workload = deployment.workload
         assert workload is not None
-        assert candidate.process is not None
-        program, context = deployment.program(candidate, k), deployment.decode_context_tokens
-        tokens = 1.0 + float(candidate.process.survival(k).sum())
-        serving = deployment.serving(candidate, k)
+        context = deployment.decode_context_tokens
         most = max(1, min(serving.max_num_seqs, int(serving.usable_blocks * serving.block_size / context)))
 
         def round_s(batches: np.ndarray) -> np.ndarray:
@@ -145,7 +161,6 @@ class Setting:
         if rate is None:
             users = workload.arrivals.concurrency if isinstance(workload.arrivals, ClosedLoop) else most
             return 0, float(round_s(np.array([float(min(users, most))]))[0]) / tokens
-        prefill_s = float(prefill_seconds(deployment, candidate, k))
         output = workload.mean_output_tokens
         law = {"tokens_per_round": tokens, "output_tokens": output, "prefill_s": prefill_s}
         load = steady_load(rate, round_s=round_s, max_batch=most, **law)
@@ -283,16 +298,98 @@ class Setting:
         name = self.draft_profile.hardware.name
         return Device("drafter", name, gpus, memory.weight_bytes, memory.cache_bytes)
 
-    def replica(self, candidate: Candidate | None, k: int) -> Device:
-        """The scenario's replica, with a drafter beside the target or without."""
-        memory = self.deployment.memory(candidate, k)
+    def replica(self, candidate: Candidate | None, k: int, memory: Memory | None = None) -> Device:
+        """The scenario's replica, with a drafter beside the target or without; ``memory`` where it holds more."""
+        memory = memory or self.deployment.memory(candidate, k)
         return Device(
             name="replica",
             hardware=self.deployment.profile.hardware.name,
             gpus=self.deployment.scenario.target.tensor_parallel,
             weight_bytes=memory.weight_bytes + memory.draft_weight_bytes,
-            cache_bytes=memory.block_bytes * self.deployment.serving(candidate, k).num_blocks,
+            cache_bytes=memory.block_bytes * self.serving(candidate, k, memory).num_blocks,
         )
+
+    def serving(self, candidate: Candidate | None, k: int, memory: Memory | None = None) -> Serving:
+        """The replica's limits; ``memory`` where it holds more than the target and one drafter."""
+        if memory is None:
+            return self.deployment.serving(candidate, k)
+        blocks = self.deployment.scenario.serving.num_gpu_blocks or memory.num_gpu_blocks
+        return replace(self.deployment.serving(None, 0), num_blocks=blocks)
+
+    # Several models on the replica
+
+    def memory_with(self, drafters: Sequence[tuple[Drafter, int]]) -> Memory:
+        """Where the replica's memory goes that holds all of these drafters, each for so many drafted tokens."""
+        given = self.deployment.precision
+        tp, kv = given["tensor_parallel"], given["kv_dtype"]
+        weights = sum(d.weight_bytes(k, tensor_parallel=tp, dtype=d.weight_dtype(given["dtype"])) for d, k in drafters)
+        return self.memory_beside(
+            weights, sum(d.kv_bytes_per_token(tensor_parallel=tp, kv_dtype=kv) for d, _ in drafters)
+        )
+
+    def memory_beside(self, weight_bytes: float, token_bytes: float) -> Memory:
+        """The same with so many bytes of weights beside the target, and of cache a token, on each GPU."""
+        limits = self.deployment.scenario.serving
+        return cache_memory(
+            self.deployment.target,
+            hardware=self.deployment.profile.hardware,
+            gpu_memory_utilization=limits.gpu_memory_utilization or DEFAULT_UTILIZATION,
+            max_num_batched_tokens=limits.max_num_batched_tokens,
+            max_num_seqs=limits.max_num_seqs,
+            block_size=limits.block_size,
+            beside_weight_bytes=weight_bytes,
+            beside_token_bytes=token_bytes,
+            **self.deployment.precision,
+        )
+
+    def model_pass(
+        self,
+        name: str,
+        drafter: Drafter,
+        shape: Callable[[Batch], StepShape],
+        *,
+        repeats: int = 1,
+        after: tuple[str, ...] = (),
+        checks: int = 0,
+        picks: bool = True,
+    ) -> Pass:
+        """A pass of a draft model on the replica.
+
+        checks: drafted tokens a sequence that it accepts or rejects. picks: it draws tokens from its logits where it
+        does neither (else others read them).
+        """
+        given = self.deployment
+        host, own = (
+            load_draft_host(given.engine),
+            {**given.precision, "dtype": drafter.weight_dtype(given.precision["dtype"])},
+        )
+        cost = StepCost(drafter.next_pass(1, **own), given.profile, given.engine)
+        small = given.profile.elementwise
+
+        def seconds(step: StepShape) -> StepTime:
+            busy = cost.cost(step)
+            rows, n = logit_rows(step), np.asarray(step.segments[0].sequences, dtype=np.float64)
+            if checks:
+                busy = busy + host.around(n, n * checks, given.target.vocab, small)
+            elif picks:
+                busy = busy + StepTime({"pick": host.pick(rows, given.target.vocab, drafter.draft_vocab, small)})
+            return busy + StepTime({"launch": host.waiting(host.model_calls + host.pass_calls, busy)})
+
+        return Pass(name, drafter.name, shape, seconds, repeats, after=after, forward=cost.forward)
+
+    def prompt_program(self, drafters: Sequence[Drafter], *, k: int, kind: int) -> RoundProgram:
+        """What a prompt runs where several models read it: the target's pass and one of each; no round is of it."""
+
+        def read(batch: Batch) -> StepShape:
+            n = np.asarray(batch.sequences, dtype=np.float64)
+            return StepShape((Segment("decode", n, n, batch.kv_tokens, n), *prefill_segments(batch)))
+
+        own = tuple(
+            self.model_pass(f"read_{i}", d, read, after=(f"read_{i - 1}" if i else "decode",))
+            for i, d in enumerate(drafters)
+        )
+        plain = self.deployment.program(None, 0)
+        return RoundProgram("prompts", k, (*plain.passes, *own), plain.host, kind)
 
 
 def covers(candidate: Candidate, k: int) -> bool:

@@ -8,22 +8,29 @@ a target of its own, the ensemble can be speculated for without loss: all three 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specsim.acceptance.chains import Iid
+from specsim.cost.shapes import Segment, StepShape, StepTime, Term, Trust
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome, run_expanded
 from specsim.simulation.free_run import streams
 from specsim.simulation.links import LinkLaw
-from specsim.simulation.program import RoundProgram
+from specsim.simulation.program import Batch, RoundProgram
 from specsim.simulation.round_rules import ChainRounds
 from specsim.simulation.timed import timed_pass, timed_program
 from specsim.simulation.topology import LinkSpec, ServerSpec, Topology, on_one
+from specsim.systems.composition import Composition, NotApplicable, on_the_replica
 from specsim.systems.descriptor import Parameter, System, rate_in_range
+from specsim.systems.draft_verify import prefill_segments
+
+if TYPE_CHECKING:
+    from specsim.planning.deployment import Candidate
+    from specsim.planning.setting import Setting
 
 Number = Any
 Floats = NDArray[np.float64]
@@ -152,6 +159,70 @@ def simulate(
     return run_expanded(program, rule, streams(1, tokens), place, rng, prompt_cached=True)
 
 
+def _compose(setting: Setting) -> Composition:
+    """Two copies of the smallest draft model beside the target; the anti-biased one drafts, where anything does."""
+    given = setting.deployment
+    models = [c for c in given.candidates if c.drafter.method == "draft_model"]
+    if not models:
+        raise NotApplicable(
+            'adds two small models to the target: add a [[drafter]] of method "draft_model", the size of each'
+        )
+    candidate = min(models, key=lambda c: c.drafter.weight_bytes(1))
+    k = setting.count("k", least=0)
+    rate = setting.number("acceptance_rate", most=1.0)
+    if k and not rate:
+        raise NotApplicable(f"drafts for the ensemble: give [systems.{setting.key}] acceptance_rate above 0, or k = 0")
+    program = _ensemble(setting, candidate, k)
+    drafts = f", K = {k}" if k else ", nothing drafted"
+    return on_the_replica(
+        setting,
+        None,
+        {k: program},
+        Iid(rate) if k else None,
+        ran_with=f"two of {candidate.short}{drafts}",
+        assumed=(
+            "biased and anti-biased model are copies of the draft model, one after the other on the replica",
+            *(("the anti-biased one drafts, and scores what it drafted again with the others",) if k else ()),
+        ),
+        memory=setting.memory_with([(candidate.drafter, 1)] * 2),
+    )
+
+
+def _ensemble(setting: Setting, candidate: Candidate, k: int) -> RoundProgram:
+    """``k`` drafting steps, three models over k + 1 positions, and their logits added up."""
+    given, drafter = setting.deployment, candidate.drafter
+    small, vocab = given.profile.elementwise, given.target.vocab
+
+    def step(batch: Batch) -> StepShape:
+        n = np.asarray(batch.sequences, dtype=np.float64)
+        cached = np.asarray(batch.kv_tokens, dtype=np.float64) + n * k / 2.0
+        return StepShape((Segment("decode", n, n, cached, n),))
+
+    def score(batch: Batch) -> StepShape:
+        n = np.asarray(batch.sequences, dtype=np.float64)
+        rows = n * (k + 1.0)
+        scored = Segment("verify" if k else "decode", n, rows, batch.kv_tokens, rows, kv_max=batch.kv_max)
+        return StepShape((scored, *prefill_segments(batch)))
+
+    def merged(batch: Batch) -> StepTime:
+        rows = np.asarray(batch.sequences, dtype=np.float64) * (k + 1.0) + len(batch.prefill)
+        moved = MERGE_BYTES * vocab * rows / small.bandwidth_bytes_per_s
+        seconds = np.where(rows > 0, moved + small.kernel_s, 0.0)
+        return StepTime({"merge": Term(seconds, "elementwise", np.full(np.shape(seconds), Trust.PARAMETRIC, np.int8))})
+
+    plain = given.program(None, 0)
+    host = setting.host(candidate, k) if k else plain.host
+    first = replace(setting.verify_pass(k, device="gpu"), name="target")
+    drafting = (setting.model_pass("draft", drafter, step, repeats=k),) if k else ()
+    scoring = tuple(setting.model_pass(name, drafter, score, picks=False) for name in ("antibiased", "biased"))
+    name = f"draft {k}, three models, merge"
+    return RoundProgram(name, k, (*drafting, first, *scoring), lambda batch: host(batch) + merged(batch))
+
+
+MERGE_BYTES = 4 * 2.0
+"""Of a row and vocabulary entry: three 16-bit logits read, one written."""
+
+
 SYSTEM = System(
     name="bias-mitigation",
     title="Towards Resource Efficient and Interpretable Bias Mitigation in Large Language Models",
@@ -184,5 +255,15 @@ SYSTEM = System(
     ),
     batches="one stream here; the stage batches as its three models do",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("k", 0, "drafted tokens a round", "the paper drafts none"),
+        Parameter(
+            "acceptance_rate",
+            0.0,
+            "of the anti-biased model's tokens by the ensemble; needed where k is above 0",
+            "nothing is drafted",
+        ),
+    ),
     study="bias_mitigation",
 )

@@ -8,8 +8,8 @@ authors' code); otherwise it appends its next token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,14 @@ from specsim.drafting.stopping import ConfidenceThreshold
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.program import RoundProgram
+from specsim.systems.composition import Composition, NotApplicable, on_servers, with_prompts
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
+
+if TYPE_CHECKING:
+    from specsim.planning.deployment import Candidate
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -96,11 +102,90 @@ class _Rounds(NamedTuple):
 
 
 def _rounds(fates: Fates, correlation: float, rounds: int, rng: np.random.Generator) -> _Rounds:
-    process = CopulaSignals((1.0 - fates.rollback,), correlation)
-    shown = process.draft(process.start(rounds, rng), MOST, rng)
-    written = ConfidenceThreshold(fates.fallback, MOST, unsure="drop").lengths(shown.signals)
+    return _drawn(CopulaSignals((1.0 - fates.rollback,), correlation), fates.fallback, MOST, rounds, rng)
+
+
+def _drawn(process: CopulaSignals, fallback: float, most: int, rounds: int, rng: np.random.Generator) -> _Rounds:
+    shown = process.draft(process.start(rounds, rng), most, rng)
+    written = ConfidenceThreshold(fallback, most, unsure="drop").lengths(shown.signals)
     kept, _ = process.settle(shown, written, rng)
-    return _Rounds(written, written < MOST, kept, kept < written)
+    return _Rounds(written, written < most, kept, kept < written)
+
+
+LARGE_AGAIN = 0
+"""Kind of the large model's extra pass; a round that wrote n small tokens is of kind n + 1."""
+
+
+class BildRule:
+    """A round a large pass: it checks what the small model wrote; after a rollback the next one checks nothing."""
+
+    def __init__(
+        self, process: CopulaSignals, fallback: float, most: int, streams: int, rng: np.random.Generator
+    ) -> None:
+        self._process, self._fallback, self._most, self._rng = process, fallback, most, rng
+        self._ahead: list[tuple[int, int]] = []
+        self._now: list[tuple[int, int]] = [(0, 0)] * streams
+        self._again = [False] * streams
+
+    def length(self, stream: int) -> int:
+        """The kind of the next round."""
+        if self._again[stream]:
+            return LARGE_AGAIN
+        if not self._ahead:
+            made = _drawn(self._process, self._fallback, self._most, AHEAD, self._rng)
+            self._ahead = list(zip(made.written.tolist(), made.kept.tolist(), strict=True))
+        self._now[stream] = self._ahead.pop()
+        return self._now[stream][0] + 1
+
+    def settle(self, stream: int, k: int) -> tuple[int, int]:
+        """What was kept and the large model's own token."""
+        if k == LARGE_AGAIN:
+            self._again[stream] = False
+            return 0, 1
+        written, kept = self._now[stream]
+        self._again[stream] = kept < written
+        return kept, kept + 1
+
+
+AHEAD = 1024
+"""Rounds drawn at once."""
+
+
+def _round(setting: Setting, candidate: Candidate, written: int, most: int) -> RoundProgram:
+    """``written`` small tokens and, below the cap, one that is thrown away; the large model over them and one more."""
+    steps = min(written + 1, most)
+    check = replace(setting.verify_pass(written, device="gpu"), name="verify")
+    small = setting.deployment.program(candidate, steps).passes[1:]
+    name = f"{steps} small steps, {written} checked"
+    return RoundProgram(name, steps, (check, *small), setting.host(candidate, written), written + 1)
+
+
+def _compose(setting: Setting) -> Composition:
+    candidate, _ = setting.best(setting.drafters("draft_model"))
+    most = setting.most(candidate, setting.count("most"))
+    fallback, tolerated = (setting.number(name, most=1.0) for name in ("fallback", "tolerated"))
+    rates = tuple(1.0 - (1.0 - tolerated) * (1.0 - a) for a in setting.conditional_rates(candidate, most))
+    if not max(rates) < 1:
+        raise NotApplicable("tolerates everything: nothing is ever rolled back; give tolerated below 1")
+    process = CopulaSignals(rates, setting.number("correlation", most=0.999))
+    again = setting.deployment.program(None, 0)
+    programs = {
+        LARGE_AGAIN: RoundProgram("large again", 0, again.passes, again.host, LARGE_AGAIN),
+        **{n + 1: _round(setting, candidate, n, most) for n in range(most + 1)},
+    }
+    return on_servers(
+        setting,
+        candidate,
+        with_prompts(programs, 1),
+        lambda requests, rng: BildRule(process, fallback, most, len(requests), rng),
+        ran_with=f"{candidate.short}, until unsure, {most} steps at most",
+        assumed=(
+            "confidence and the large model's agreement follow a Gaussian copula",
+            "requests do not differ in their acceptance",
+            "a round is a pass of the large model; the unsure prediction counts as drafted",
+        ),
+        one_at_a_time=True,
+    )
 
 
 LAYERS = {"IWSLT": 8 / 24, "XSUM": 6 / 24}
@@ -174,5 +259,17 @@ SYSTEM = System(
     assumptions=("checking ten tokens takes one step", "printed shares are read as probabilities of a step"),
     batches="batch 1 (the authors' code asserts it)",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("correlation", None, "between confidence and the large model's agreement, 0 to below 1", "-"),
+        Parameter("fallback", 0.2109, "share of small steps that are unsure", "Table 4, IWSLT: assumed of this pair"),
+        Parameter(
+            "tolerated",
+            0.74,
+            "share of what rejection sampling rejects that the rollback threshold lets stand",
+            "derived: Table 4, XSUM, 1 - 6.41 / 24.24 (IWSLT: 0.84); assumed of this pair",
+        ),
+        Parameter("most", MOST, "small steps in a row at most", "printed"),
+    ),
     study="bild",
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specsim.acceptance.process import AcceptanceProcess
+from specsim.cost.memory import Memory
 from specsim.simulation.engine import Policy, simulate
 from specsim.simulation.expanded import Outcome, run_expanded
 from specsim.simulation.pricing import Pricer
@@ -50,8 +51,9 @@ class Composition:
 
     ran_with: the drafter, length, tree or window, in words. run: requests and a generator in, what happened out.
     devices: the target's first, as are its servers in what ``run`` returns.
-    programs: by draft length, for counting what was executed. assumed: what the scenario did not say. one_at_a_time:
-    it cannot batch, so requests wait for each other. proposes: share of rounds in which anything is drafted.
+    programs: by draft length or kind, for counting what was executed. assumed: what the scenario did not say.
+    one_at_a_time: it cannot batch, so requests wait for each other. proposes: share of rounds in which anything is
+    drafted.
     """
 
     ran_with: str
@@ -100,6 +102,15 @@ def never(reason: str) -> Callable[[Setting], Composition]:
     return refuse
 
 
+def with_prompts(programs: Mapping[int, RoundProgram], key: int) -> dict[int, RoundProgram]:
+    """The programs, and that of ``key`` once more for prompts, which run the largest key's.
+
+    Where lengths differ, a prompt would else be followed by a draft of the longest before its first token is out.
+    """
+    last = max(programs) + 1
+    return {**programs, last: replace(programs[key], kind=last)}
+
+
 def on_the_replica(
     setting: Setting,
     candidate: Candidate | None,
@@ -109,13 +120,15 @@ def on_the_replica(
     ran_with: str,
     assumed: tuple[str, ...] = (),
     policy: Callable[[], tuple[Policy, AcceptanceProcess]] | None = None,
+    memory: Memory | None = None,
     one_at_a_time: bool = False,
 ) -> Composition:
     """Everything on the scenario's one replica, batched continuously under its limits and its cache.
 
     policy: makes the controller that picks a draft length for every iteration, and the process that it watches.
+    memory: of a replica that holds other models than the target and ``candidate``.
     """
-    serving = setting.deployment.serving(candidate, max(programs))
+    serving = setting.serving(candidate, max(programs), memory)
     if one_at_a_time:
         serving = replace(serving, max_num_seqs=1)
     pricers: dict[int, Pricer] = {}
@@ -129,7 +142,7 @@ def on_the_replica(
         ran_with=ran_with,
         run=run,
         programs=programs,
-        devices=(setting.replica(candidate, max(programs)),),
+        devices=(setting.replica(candidate, max(programs), memory),),
         assumed=assumed,
         one_at_a_time=one_at_a_time,
         proposes=candidate.drafter.proposal_rate if candidate else 1.0,
@@ -146,6 +159,7 @@ def on_servers(
     assumed: tuple[str, ...] = (),
     devices: tuple[Device, ...] = (),
     topology: Topology | Callable[[np.random.Generator], Topology] | None = None,
+    memory: Memory | None = None,
     one_at_a_time: bool = False,
     seats: int | None = None,
     execute: Callable[..., Outcome] = run_expanded,
@@ -153,10 +167,12 @@ def on_servers(
     """The same on servers and links, for lengths that differ between the requests of a batch and for several devices.
 
     devices, topology: None for the scenario's replica alone, whose server forms batches of up to max_num_seqs within
-    the cache that its memory leaves. seats: requests at a time; None for max_num_seqs. topology may be made
-    anew for every run, where it draws. execute: ``run_expanded``, or that with more arguments.
+    the cache that its memory leaves. memory: as above; candidate None: what is drafted stands in the programs alone.
+    seats: requests at a time; None for max_num_seqs. topology may be made anew for every run, where it draws.
+    execute: ``run_expanded``, or that with more arguments.
     """
-    serving = setting.deployment.serving(candidate, max(programs))
+    longest = max(program.k for program in programs.values())
+    serving = setting.serving(candidate, longest, memory)
     most = 1 if one_at_a_time else serving.max_num_seqs
     gpu = ServerSpec(
         "gpu", batching=Batching(max_batch=most), num_blocks=serving.num_blocks, block_size=serving.block_size
@@ -179,7 +195,7 @@ def on_servers(
         ran_with=ran_with,
         run=run,
         programs=programs,
-        devices=devices or (setting.replica(candidate, max(programs)),),
+        devices=devices or (setting.replica(candidate, longest, memory),),
         assumed=assumed,
         one_at_a_time=one_at_a_time,
         proposes=candidate.drafter.proposal_rate if candidate else 1.0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,8 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.composition import Composition
 from specsim.systems.descriptor import Parameter, System
+from specsim.systems.stack import Pair, Stack, fastest_lengths
 from specsim.theory.tokens import expected_tokens_iid
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 
@@ -244,6 +250,18 @@ def simulate(
     return in_series(lambda n: target_rounds(stack, rounds=n, rng=rng), tokens=tokens)
 
 
+def _compose(setting: Setting) -> Composition:
+    pair = Pair.of(setting)
+    setting.with_evidence((pair.middle,))
+    rate, process = setting.number("lower_rate", most=1.0), pair.middle.process
+    assert process is not None
+    draft, hold = fastest_lengths(setting, pair, rate, process)
+    stack = Stack(setting, pair, rate, process, draft, hold)
+    return stack.compose(
+        ("both lengths are the fastest in closed form for a request alone, as the paper's optimiser would choose",)
+    )
+
+
 SYSTEM = System(
     name="hsd",
     title="Fast Inference via Hierarchical Speculative Decoding",
@@ -266,5 +284,9 @@ SYSTEM = System(
     assumptions=("acceptance is i.i.d., or two-valued with its mean kept", "a pass costs the same at every length"),
     batches="one stream: levels hold different numbers of tokens",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("lower_rate", None, "acceptance of the smaller drafter's tokens by the larger one, a position", "-"),
+    ),
     study="hsd",
 )

@@ -6,18 +6,27 @@ group of GPUs. T_SD / T_T = (gamma T_D / T_T + T_V / T_T) / Omega(gamma, alpha).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specsim.acceptance.chains import Iid
+from specsim.cost.drafter import Drafter
+from specsim.cost.shapes import Segment, StepShape
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.program import Batch, RoundProgram
+from specsim.systems.composition import Composition, on_the_replica
 from specsim.systems.descriptor import Parameter, System
+from specsim.systems.draft_verify import draft_verify
 from specsim.systems.reproduction import Row
 from specsim.theory.tokens import expected_tokens_iid
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 
@@ -137,6 +146,44 @@ def simulate(
     return in_series(draw, tokens=tokens)
 
 
+LONGEST = 8
+"""Draft lengths considered; the best published ones are 2 to 5."""
+
+
+def _round(setting: Setting, drafter: Drafter, k: int, budget: int) -> RoundProgram:
+    """The target over its whole cache, and ``k`` of its passes of one token over ``budget`` cached ones.
+
+    The drafter reads the verified cache itself, so it has nothing to catch up with and no prompt to read.
+    """
+    given = setting.deployment
+    whole = draft_verify(given.target, drafter, k=k, profile=given.profile, engine=given.engine, **given.precision)
+
+    def sparse(batch: Batch) -> StepShape:
+        n, cached = (np.asarray(x, dtype=np.float64) for x in (batch.sequences, batch.kv_tokens))
+        longest = None if batch.kv_max is None else np.minimum(batch.kv_max, budget)
+        return StepShape((Segment("decode", n, n, np.minimum(cached, n * budget), n, kv_max=longest),))
+
+    return replace(whole, passes=(whole.passes[0], *(replace(p, shape=sparse) for p in whole.passes[1:])))
+
+
+def _compose(setting: Setting) -> Composition:
+    given = setting.deployment
+    budget, process = setting.count("budget"), Iid(setting.number("acceptance_rate", most=1.0))
+    drafter = Drafter(
+        "draft_model", f"{given.target.name} over {budget}", given.target, given.target, given.target.vocab
+    )
+    programs = {k: _round(setting, drafter, k, budget) for k in range(1, LONGEST + 1)}
+    k = min(programs, key=lambda k: setting.slowness(programs[k], tokens=1.0 + float(process.survival(k).sum())))
+    return on_the_replica(
+        setting,
+        None,
+        {k: programs[k]},
+        process,
+        ran_with=f"itself over {budget} cached tokens, K = {k}",
+        assumed=("the given acceptance is that of this budget; sink and window are read where they lie in the cache",),
+    )
+
+
 SYSTEM = System(
     name="magicdec",
     title="MagicDec: Breaking the Latency-Throughput Tradeoff for Long Context Generation",
@@ -160,5 +207,10 @@ SYSTEM = System(
     ),
     batches="any batch; all sequences have the same context here",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("acceptance_rate", None, "of the target's tokens over that budget, a position", "-"),
+        Parameter("budget", BUDGET, "cached tokens that the drafting passes read", "published"),
+    ),
     study="magicdec",
 )

@@ -6,19 +6,26 @@ The reward is block efficiency (accepted / drafted) or block divergence (mean of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from specsim.cost.drafter import CHAINS
 from specsim.drafting.bandits import Bandit, Pulls, Ucb, block_divergence, block_efficiency
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.composition import Composition, NotApplicable, on_servers
 from specsim.systems.descriptor import Parameter, System
+from specsim.systems.draft_verify import draft_verify
 from specsim.systems.reproduction import Row
 from specsim.theory.tokens import expected_tokens_iid
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -207,6 +214,92 @@ def simulate(
     return in_series(draw, tokens=tokens)
 
 
+@dataclass(frozen=True)
+class Arm:
+    """A drafter of the pool: acceptance of its positions where it proposes, which it does in a ``proposes`` of rounds.
+
+    kind: of the round that it drafts.
+    """
+
+    rates: tuple[float, ...]
+    proposes: float
+    kind: int
+
+
+class PoolRounds:
+    """The bandit picks a drafter, each request with statistics of its own; rewards are the paper's.
+
+    A token's 1 - TV is Beta with its position's rate as its mean and ``concentration`` as a + b; concentration None:
+    the reward is the accepted share. A round without a proposal is of kind 0 and rewards nothing.
+    """
+
+    def __init__(
+        self, arms: Sequence[Arm], bandit: Bandit, concentration: float | None, streams: int, rng: np.random.Generator
+    ) -> None:
+        self._arms, self._bandit, self._concentration, self._rng = arms, bandit, concentration, rng
+        self._pulls = [Pulls.none(1, len(arms)) for _ in range(streams)]
+        self._now = np.zeros(streams, dtype=np.int64)
+
+    def length(self, stream: int) -> int:
+        """The kind of the next round."""
+        self._now[stream] = self._bandit.pick(self._pulls[stream], self._rng)[0]
+        arm = self._arms[int(self._now[stream])]
+        if self._rng.random() < arm.proposes:
+            return arm.kind
+        self._bandit.learn(self._pulls[stream], self._now[[stream]], np.zeros(1))
+        return NO_PROPOSAL
+
+    def settle(self, stream: int, k: int) -> tuple[int, int]:
+        """What survives, and the bandit learns it."""
+        if k == NO_PROPOSAL:
+            return 0, 1
+        agree = rates = np.array(self._arms[self._now[stream]].rates)
+        if self._concentration is not None:
+            agree = self._rng.beta(rates * self._concentration, (1.0 - rates) * self._concentration)
+        failed = self._rng.random(len(rates)) >= agree
+        count = int(np.argmax(failed)) if failed.any() else len(rates)
+        reward = count / len(rates) if self._concentration is None else float(agree.mean())
+        self._bandit.learn(self._pulls[stream], self._now[[stream]], np.array([reward]))
+        return count, count + 1
+
+
+NO_PROPOSAL = 0
+"""Kind of a round whose drafter found nothing to propose."""
+
+
+def _compose(setting: Setting) -> Composition:
+    given, k = setting.deployment, setting.count("k")
+    pool = [c for c in setting.drafters(*CHAINS) if setting.most(c, k) == k]
+    if len(pool) < 2:
+        raise NotApplicable(f"picks from a pool: add a second [[drafter]] with acceptance for {k} drafted tokens")
+    arms, programs = [], {NO_PROPOSAL: given.program(None, 0)}
+    for kind, candidate in enumerate(pool, start=1):
+        proposes = candidate.drafter.proposal_rate
+        first, *later = setting.conditional_rates(candidate, k)
+        arms.append(Arm((min(first / proposes, 1.0 - 1e-9), *later), proposes, kind))
+        always = replace(candidate.drafter, proposal_rate=1.0)
+        drafts = draft_verify(given.target, always, k=k, profile=given.profile, engine=given.engine, **given.precision)
+        programs[kind] = replace(drafts, kind=kind)
+    models = [c.drafter for c in pool if c.drafter.on_gpu]
+    programs[len(programs)] = setting.prompt_program(models, k=k, kind=len(programs))
+    by_divergence = setting.count("divergence", least=0, most=1) > 0
+    concentration = setting.number("concentration", above=0.0) if by_divergence else None
+    bandit = Ucb(setting.number("exploration"))
+    return on_servers(
+        setting,
+        None,
+        programs,
+        lambda requests, rng: PoolRounds(arms, bandit, concentration, len(requests), rng),
+        ran_with=f"{', '.join(c.short for c in pool)}; K = {k}",
+        assumed=(
+            "changing the drafter is free: all of them read the prompt and keep up",
+            "requests do not differ in their acceptance, so the best drafter is the same for all",
+        ),
+        memory=setting.memory_with([(drafter, k) for drafter in models]),
+        one_at_a_time=True,
+    )
+
+
 SYSTEM = System(
     name="metasd",
     title="Multi-Drafter Speculative Decoding with Alignment Feedback",
@@ -230,5 +323,12 @@ SYSTEM = System(
     assumptions=("changing the drafter is free", "1 - TV is independent from token to token"),
     batches="each request has statistics of its own; the paper runs batch 1",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("k", 5, "N_max, of every drafter", "assumed: ablated, its default not found"),
+        Parameter("exploration", 0.1, "beta", "assumed: never reported"),
+        Parameter("divergence", 1, "1: the reward is 1 - TV; 0: the accepted share", "the paper's choice"),
+        Parameter("concentration", 5.0, "a + b of the Beta law of a token's 1 - TV", "assumed"),
+    ),
     study="metasd",
 )

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import in_series
+from specsim.systems.composition import Composition
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.hsd import Hierarchy, seconds_per_token, target_rounds
 from specsim.systems.reproduction import Row
+from specsim.systems.stack import Pair, Stack
 from specsim.theory.tokens import expected_tokens_iid
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 
@@ -124,6 +131,12 @@ def simulate(
     return in_series(lambda n: target_rounds(stack, rounds=n, rng=rng), tokens=tokens)
 
 
+def _compose(setting: Setting) -> Composition:
+    lower, upper = (setting.number(name, most=1.0) for name in ("qualifier_rate", "target_rate"))
+    stack = Stack(setting, Pair.of(setting), lower, Iid(upper), setting.count("draft"), setting.count("qualify"))
+    return stack.compose(("tokens that either tolerance lets pass stand as the target's",))
+
+
 SYSTEM = System(
     name="pyramid-sd",
     title="3-Model Speculative Decoding",
@@ -142,5 +155,12 @@ SYSTEM = System(
     assumptions=("acceptance is i.i.d. at a tolerance", "stage times and acceptances come from fits to the tables"),
     batches="batch 1 in the paper",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("qualifier_rate", None, "acceptance of the smaller drafter by the larger at its tolerance", "-"),
+        Parameter("target_rate", None, "acceptance of the larger drafter by the target at its tolerance", "-"),
+        Parameter("draft", 15, "l_D", "printed: the best cell"),
+        Parameter("qualify", 25, "l_Q", "printed: the best cell"),
+    ),
     study="pyramid_sd",
 )

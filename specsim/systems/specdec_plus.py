@@ -19,10 +19,11 @@ from specsim.simulation.expanded import Outcome, run_expanded
 from specsim.simulation.free_run import streams
 from specsim.simulation.round_rules import SignalRounds
 from specsim.simulation.topology import on_one
-from specsim.systems.composition import Composition, on_servers
+from specsim.systems.composition import Composition
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.leviathan import serial_round
 from specsim.systems.reproduction import Row
+from specsim.systems.signal_chain import signal_chain
 from specsim.theory.tokens import expected_tokens_iid
 
 if TYPE_CHECKING:
@@ -103,24 +104,13 @@ def simulate(
 
 
 def _compose(setting: Setting) -> Composition:
-    candidate, _ = setting.best(setting.drafters(*SEQUENTIAL))
-    most = setting.most(candidate, setting.count("most"))
-    least = min(setting.count("least"), most)
-    rates = setting.conditional_rates(candidate, most)
-    process = CopulaSignals(rates, setting.numbers["correlation"])
-    policy = stop_when_rejection_likely(setting.numbers["h"], (least, most))
-    programs = {k: setting.deployment.program(candidate, k) for k in range(least, most + 1)}
-    return on_servers(
+    least = setting.count("least")
+    h = setting.number("h", most=1.0)
+    return signal_chain(
         setting,
-        candidate,
-        programs,
-        lambda requests, rng: SignalRounds(process, policy, len(requests), rng),
-        ran_with=f"{candidate.short}, K = {least}..{most} by confidence",
-        assumed=(
-            "the head's score and acceptance follow a Gaussian copula; the head itself takes no time",
-            "requests do not differ in their acceptance",
-            "a batch drafts as long as the longest of its requests",
-        ),
+        *SEQUENTIAL,
+        least=least,
+        policy=lambda most: stop_when_rejection_likely(h, (min(least, most), most)),
     )
 
 

@@ -7,17 +7,30 @@ max(floor x theta, roofline), theta being the relative step with drafting and ve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specsim.acceptance.chains import LengthOnly
+from specsim.cost.drafter import Drafter
+from specsim.cost.drafting import load_draft_host
+from specsim.cost.model_shape import ModelShape
+from specsim.cost.shapes import ForwardShape, Linear, Segment, StepShape, StepTime
+from specsim.cost.step import StepCost
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.program import Batch, Pass, RoundProgram
+from specsim.systems.composition import Composition, NotApplicable, on_the_replica
 from specsim.systems.descriptor import Parameter, System
+from specsim.systems.draft_verify import logit_rows, prefill_segments, speculative_host
 from specsim.systems.reproduction import Row
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 
@@ -140,6 +153,93 @@ def simulate(
     return in_series(draw, tokens=tokens)
 
 
+LAYERS_READ = 4
+"""Hidden states that the head joins: the first, the middle and the last two."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head for ``k`` drafted tokens on a target, as what its two passes execute on one rank; all in 16 bits.
+
+    context: over verified tokens, the joined states down to one width and a causal layer like one of the target's, then
+    a product that opens ``k`` positions from each sequence's last. positions: over these, a layer that looks both ways,
+    and the target's LM head. One layer's cache is kept.
+    """
+
+    context: ForwardShape
+    positions: ForwardShape
+
+    @classmethod
+    def on(cls, target: ModelShape, k: int, precision: Mapping[str, Any]) -> Head:
+        """Raises NotApplicable for a mixture of experts, whose dense layer no source describes."""
+        if target.experts:
+            raise NotApplicable("is described for dense targets only: a mixture of experts does not say a head's width")
+        h, cut = target.hidden, {**precision, "dtype": "bf16"}
+        layer = replace(target, name="SpecFormer head", layers=1, dense_layers=None, windowed_layers=0, window=None)
+        shape = layer.forward(**cut)
+        inner = tuple(x for x in shape.linears if x.name != "lm_head")
+        tp = shape.tensor_parallel
+        down = Linear("down", h // tp, LAYERS_READ * h)
+        opens = Linear("positions", k * h // tp, h, rows="logits")
+        return cls(replace(shape, linears=(down, *inner, opens)), shape)
+
+    @property
+    def weight_bytes(self) -> float:
+        """On one rank; the LM head is the target's."""
+        owned = [x for x in (*self.context.linears, *self.positions.linears) if x.name != "lm_head"]
+        return sum(2.0 * x.n * x.k * x.count for x in owned)
+
+    def passes(self, setting: Setting, k: int) -> tuple[Pass, Pass]:
+        """Both passes after the target's, which verifies ``k`` tokens a sequence."""
+        given = setting.deployment
+        host, small = load_draft_host(given.engine), given.profile.elementwise
+        costs = [StepCost(forward, given.profile, given.engine) for forward in (self.context, self.positions)]
+
+        def read(batch: Batch) -> StepShape:
+            n = np.asarray(batch.sequences, dtype=np.float64)
+            verified = Segment("verify", n, n * (1.0 + k), batch.kv_tokens, n, kv_max=batch.kv_max)
+            return StepShape((verified, *prefill_segments(batch)))
+
+        def draft(batch: Batch) -> StepShape:
+            n = np.asarray(batch.sequences, dtype=np.float64)
+            return StepShape((Segment("verify", n, n * k, np.zeros_like(n), n * k),))
+
+        def opened(shape: StepShape) -> StepTime:
+            busy = costs[0].cost(shape)
+            return busy + StepTime({"prepare": host.work(host.first_calls, busy.total_s)})
+
+        def drafted(shape: StepShape) -> StepTime:
+            vocab = given.target.vocab
+            busy = costs[1].cost(shape) + StepTime({"pick": host.pick(logit_rows(shape), vocab, vocab, small)})
+            return busy + StepTime({"launch": host.waiting(host.model_calls, busy)})
+
+        name = self.context.name
+        return (
+            Pass("draft_context", name, read, opened, after=("verify",), forward=self.context),
+            Pass("draft", name, draft, drafted, after=("draft_context",), forward=self.positions),
+        )
+
+
+def _compose(setting: Setting) -> Composition:
+    given, k = setting.deployment, setting.count("k")
+    process = LengthOnly(setting.number("tokens_per_round", least=1.0, most=k + 1.0), k)
+    head = Head.on(given.target, k, given.precision)
+    drafter = Drafter("medusa", head.context.name, given.target, draft_vocab=given.target.vocab)
+    host = speculative_host(given.engine, load_draft_host(given.engine), drafter, k, given.profile)
+    program = RoundProgram(
+        f"SpecFormer, K={k}", k, (setting.verify_pass(k, device="gpu"), *head.passes(setting, k)), host
+    )
+    return on_the_replica(
+        setting,
+        None,
+        {k: program},
+        process,
+        ran_with=f"its head, K = {k} in one pass",
+        assumed=("both of the head's layers are as wide as the target's", "its attention over positions is causal"),
+        memory=setting.memory_beside(head.weight_bytes, head.context.kv_bytes_per_token),
+    )
+
+
 SYSTEM = System(
     name="specformer",
     title="Scaling LLM Speculative Decoding: Non-Autoregressive Forecasting in Large-Batch Scenarios",
@@ -163,5 +263,10 @@ SYSTEM = System(
     assumptions=("the GPU is not stated", "acceptance is i.i.d. with the printed tokens per step"),
     batches="any batch up to the chip's ratio / (k + 1)",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("tokens_per_round", None, "tokens a round of a head trained for this target", "-"),
+        Parameter("k", 4, "drafted tokens", "Table 3"),
+    ),
     study="specformer",
 )

@@ -6,19 +6,28 @@ level of the tree; with n-grams proposing ahead, one of its passes makes several
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specsim.drafting.trees import OptimalTrees, Tree
+from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.program import RoundProgram
+from specsim.simulation.round_rules import DrawnRounds
+from specsim.systems.composition import Composition, on_servers
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row
 from specsim.systems.sequoia import SHIPPED_ACCEPTANCE
-from specsim.systems.tree_rounds import run_tree
+from specsim.systems.tree_rounds import TreeRounds, run_tree
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -170,6 +179,63 @@ def simulate(
     return in_series(draw, tokens=tokens)
 
 
+def _compose(setting: Setting) -> Composition:
+    """The drafter's tree for a node budget; a round is of the kind of its drafting passes, 1 to the tree's levels."""
+    candidate, ranks = setting.ranked("draft_model")
+    nodes, depth, ahead = (setting.count(name) for name in ("nodes", "depth", "ahead"))
+    agreement = setting.number("agreement", most=1.0)
+    if nodes < 2:
+        raise InputError(f"{nodes}; a tree has 2 nodes or more", field=f"systems.{setting.key}.nodes")
+    levels = min(depth, nodes - 1)
+    tree = OptimalTrees.of(ranks, nodes=nodes, depth=levels).tree(nodes, levels)
+    process = TreeRounds(tree, ranks)
+    inner = len(set(tree.parents[1:])) - 1  # the root's children come from the pass over what was accepted
+
+    def program(passes: int) -> RoundProgram:
+        """So many passes cover the inner nodes between them; each also checks what the n-grams proposed."""
+        width = ahead + math.ceil(inner / max(passes - 1, 1))
+        widths = (width,) * (passes - 1)
+        made = setting.tree_program(candidate, steps=passes, branches=widths, tokens=tree.size)
+        return replace(made, kind=passes)
+
+    return on_servers(
+        setting,
+        candidate,
+        {passes: program(passes) for passes in range(1, tree.depth + 1)},
+        lambda requests, rng: StagedRounds(process, agreement, ahead, len(requests), rng),
+        ran_with=f"n-grams -> {candidate.short}, tree of {tree.size}, {tree.depth} levels",
+        assumed=(
+            "the n-grams' table is on the host and takes no time",
+            "acceptance by rank is the same in every context",
+            "attention of a tree is priced as a chain's of as many tokens",
+        ),
+        one_at_a_time=True,
+    )
+
+
+class StagedRounds:
+    """Passes that the drafter needs for its tree with the n-grams' help, then the accepted path."""
+
+    def __init__(
+        self, process: TreeRounds, agreement: float, ahead: int, streams: int, rng: np.random.Generator
+    ) -> None:
+        self._drawn, self._nodes = DrawnRounds(process, streams, rng), process.tree.size - 1
+        self._agreement, self._proposed, self._depth, self._rng = agreement, ahead, process.tree.depth, rng
+        self._ahead: list[float] = []
+
+    def length(self, stream: int) -> int:  # noqa: ARG002 - requests don't differ
+        """Drafting passes, the kind of the round."""
+        if not self._ahead:
+            drawn = run_drafting(self._agreement, self._proposed, depth=self._depth, rounds=1024, rng=self._rng)
+            self._ahead = drawn.tolist()
+        return int(self._ahead.pop())
+
+    def settle(self, stream: int, k: int) -> tuple[int, int]:  # noqa: ARG002 - always the whole tree
+        """The accepted path and one more."""
+        accepted = self._drawn.accepted(stream, self._nodes)
+        return accepted, accepted + 1
+
+
 SYSTEM = System(
     name="staged",
     title="Accelerating LLM Inference with Staged Speculative Decoding",
@@ -190,5 +256,12 @@ SYSTEM = System(
     assumptions=("a pass costs the weights it reads", "one tree for greedy and top-k"),
     batches="batch 1: trees fill the idle arithmetic of one sequence",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("agreement", None, "share of the n-grams' tokens that the drafter agrees with", "-"),
+        Parameter("ahead", AHEAD, "tokens that n-grams propose", "assumed"),
+        Parameter("nodes", NODES, "tree size, root included", "assumed: shapes are not published"),
+        Parameter("depth", DEPTH, "its levels at most", "assumed"),
+    ),
     study="staged",
 )

@@ -8,6 +8,7 @@ earlier block, so drafting cannot overlap verification. One device.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +18,14 @@ from specsim.simulation.expanded import Outcome, run_expanded
 from specsim.simulation.free_run import streams
 from specsim.simulation.round_rules import SignalRounds
 from specsim.simulation.topology import on_one
+from specsim.systems.composition import Composition
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.leviathan import serial_round
 from specsim.systems.reproduction import Row
+from specsim.systems.signal_chain import signal_chain
+
+if TYPE_CHECKING:
+    from specsim.planning.setting import Setting
 
 SMALL_OVER_LARGE = 1.0 / 6.40
 """c: one decode step of Gecko over one of Bison, TPUv5e, batch 1 (printed: Gecko decodes 6.40 times as fast)."""
@@ -87,6 +93,20 @@ def simulate(
     return run_expanded(programs, rule, streams(1, tokens), on_one("gpu"), rng, seats=1, prompt_cached=True)
 
 
+def _compose(setting: Setting) -> Composition:
+    threshold = setting.number("threshold", most=1.0)
+    return signal_chain(
+        setting,
+        "draft_model",
+        least=1,
+        policy=lambda most: LearnedStop(threshold, most),
+        assumed=(
+            "the draft model's acceptance is what it reaches on the large model's states (without them it has less)",
+            "projecting the large model's states takes what the small model's own pass over their tokens takes: less",
+        ),
+    )
+
+
 SYSTEM = System(
     name="tandem",
     title="Tandem Transformers for Inference Efficient LLMs",
@@ -107,5 +127,11 @@ SYSTEM = System(
     assumptions=("the stop network's output is compared as an agreement", "a block verifies in one step's time"),
     batches="1 and 4 samples in the paper; batch 1 here",
     simulate=simulate,
+    compose=_compose,
+    inputs=(
+        Parameter("correlation", None, "between the stop network's score and acceptance, 0 to below 1", "-"),
+        Parameter("threshold", 0.8, "tau: predicted agreement below which drafting stops", "printed"),
+        Parameter("most", 17, "longest block", "printed: 17 or 27"),
+    ),
     study="tandem",
 )

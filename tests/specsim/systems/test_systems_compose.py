@@ -23,9 +23,16 @@ from specsim.theory.tokens import expected_tokens_iid
 RANKS = [0.62, 0.12, 0.05, 0.03]
 RATE = 0.7
 METHODS = ("eagle", "eagle3", "medusa", "ngram", "mtp")
-
-
 OWN = {
+    "specdec++": {"correlation": 0.6},
+    "tandem": {"correlation": 0.6},
+    "bild": {"correlation": 0.6},
+    "adasd": {"correlation": 0.6, "distance_correlation": 0.6},
+    "magicdec": {"acceptance_rate": 0.8},
+    "specformer": {"tokens_per_round": 1.8},
+    "hsd": {"lower_rate": 0.5},
+    "pyramid-sd": {"qualifier_rate": 0.5, "target_rate": 0.9},
+    "staged": {"agreement": 0.5},
     "dsd": {"draft_s": 5e-3, "prompt_s": 1e-4, "bytes_per_s": 1e7},
     "sled": {
         "draft_s": 5e-3, "prompt_s": 1e-4, "bytes_per_s": 1e7, "one_way_s": 5e-3, "devices": 8, "correlation": 0.5,
@@ -58,7 +65,7 @@ def document(**changes):
         },
         "serving": {"max_num_seqs": 8},
         "network": {"latency_s": 1e-5, "bandwidth_bytes_per_s": 1e10},
-        "systems": {"specdec++": {"correlation": 0.6}, **OWN},
+        "systems": OWN,
         "simulation": {"requests": 40},
         **changes,
     }
@@ -82,8 +89,8 @@ def ran(name, *, requests=40, output=101, seed=0):
 NEVER = ("kong", "spec-bench", "fast-blt")
 """What no scenario can hold."""
 
-ONE_MODEL = ("speed", "ssbd")
-"""What speculates with the target alone."""
+BY_ITSELF = ("plain", "magicdec", "specformer", "speed", "ssbd")
+"""What needs no drafter of the scenario's: none, or one that comes with the target."""
 
 
 @pytest.mark.parametrize("name", sorted(set(COMPOSED) - set(NEVER)))
@@ -98,7 +105,7 @@ def test_every_composed_system_runs_where_the_scenario_has_what_it_needs(name):
     assert row.sweep[0].concurrency == 1
 
 
-@pytest.mark.parametrize("name", sorted(set(COMPOSED) - {"plain", *NEVER, *ONE_MODEL}))
+@pytest.mark.parametrize("name", sorted(set(COMPOSED) - {*BY_ITSELF, *NEVER}))
 def test_without_a_drafter_every_system_says_what_to_add(name):
     bare = deploy(Scenario.from_dict({k: v for k, v in document().items() if k != "drafter"}))
     with pytest.raises(NotApplicable, match=r"add a \[\[drafter\]\]"):
@@ -109,6 +116,8 @@ def test_without_a_drafter_every_system_says_what_to_add(name):
     ("eagle2", "by_rank", "acceptance.by_rank"),
     ("sequoia", "by_rank", "acceptance.by_rank"),
     ("specdec++", "systems", "correlation"),
+    ("magicdec", "systems", "acceptance_rate"),
+    ("specformer", "systems", "tokens_per_round"),
     ("pearl", "network", r"\[network\]"),
     ("leviathan", "acceptance", "give its"),
 ])  # fmt: skip
