@@ -58,7 +58,8 @@ def show(name: str, *, as_json: bool) -> None:
     if one.parameters:
         print_table("With which parameters, in the paper's setting?", columns, _parameters(one.parameters))
     if one.inputs:
-        print_table(f"What does [systems.{one.key}] of a scenario set?", columns, _parameters(one.inputs))
+        words = [[c.name, c.options[0], f"{c.meaning}: {', '.join(c.options)}", c.source] for c in one.choices]
+        print_table(f"What does [systems.{one.key}] of a scenario set?", columns, _parameters(one.inputs) + words)
     heading("What is assumed?")
     bullets(one.assumptions)
 
@@ -157,7 +158,8 @@ def _described(name: str) -> dict[str, object]:
         ]
         for name, listed in (("parameters", one.parameters), ("inputs", one.inputs))
     }
-    return {f: getattr(one, f) for f in fields} | numbers | {"assumptions": list(one.assumptions)}
+    words = [{"name": c.name, "options": c.options, "meaning": c.meaning, "source": c.source} for c in one.choices]
+    return {f: getattr(one, f) for f in fields} | numbers | {"choices": words} | {"assumptions": list(one.assumptions)}
 
 
 def _finite(value: float | None) -> float | None:

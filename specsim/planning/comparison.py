@@ -168,10 +168,12 @@ def compose(given: System, deployment: Deployment) -> tuple[Composition, tuple[s
     missing = [f"{p.name} ({p.meaning})" for p in given.inputs if p.default is None and p.name not in own]
     if missing:
         raise NotApplicable(f"needs [systems.{given.key}] {', '.join(missing)}: the scenario does not say")
-    numbers = {p.name: own.get(p.name, p.default) for p in given.inputs}
+    numbers = {p.name: float(own[p.name]) if p.name in own else p.default for p in given.inputs}
+    words = {c.name: str(own.get(c.name, c.options[0])) for c in given.choices}
     defaults = tuple(f"{p.name} = {p.default:g} ({p.source})" for p in given.inputs if p.name not in own)
+    defaults += tuple(f"{c.name} = {c.options[0]} ({c.source})" for c in given.choices if c.name not in own)
     known = {name: value for name, value in numbers.items() if value is not None}
-    composition = given.compose(Setting(deployment, given.key, known))
+    composition = given.compose(Setting(deployment, given.key, known, words))
     return composition, (*defaults, *composition.assumed)
 
 

@@ -33,11 +33,12 @@ from specsim.theory.serving import steady_load, sustainable_rate
 
 @dataclass(frozen=True)
 class Setting:
-    """One scenario, and the ``numbers`` that its ``[systems.key]`` and the system's defaults give."""
+    """One scenario, and the ``numbers`` and ``words`` that its ``[systems.key]`` and the system's defaults give."""
 
     deployment: Deployment
     key: str = "NAME"
     numbers: Mapping[str, float] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
 
     def drafters(self, *methods: str, evidence: bool = True) -> tuple[Candidate, ...]:
         """The scenario's drafters of these methods, those with acceptance evidence. NotApplicable without any.

@@ -27,7 +27,7 @@ class Sections:
     network: Network | None = None
     shown: Shown | None = None
     simulation: Simulation | None = None
-    systems: dict[str, dict[str, float]] = field(default_factory=dict)
+    systems: dict[str, dict[str, float | str]] = field(default_factory=dict)
 
     def scenario(self) -> Scenario:
         """The whole, once nothing is wrong."""

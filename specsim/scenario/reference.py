@@ -61,6 +61,9 @@ def _systems() -> str:
         for p in one.inputs:
             default = "required" if p.default is None else f"`{p.default:g}`"
             lines.append(f"| `[systems.{one.key}]` `{p.name}` | {default} | {p.meaning} | {p.source} |")
+        for c in one.choices:
+            words = ", ".join(f'`"{option}"`' for option in c.options)
+            lines.append(f"| `[systems.{one.key}]` `{c.name}`: {words} | the first | {c.meaning} | {c.source} |")
     return "\n".join(lines)
 
 

@@ -45,7 +45,7 @@ class Scenario:
     network: Network | None = None
     shown: Shown = field(default_factory=Shown)
     simulation: Simulation = field(default_factory=Simulation)
-    systems: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    systems: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values with every default filled in; `Scenario.from_dict` of them is an equal scenario."""

@@ -1,4 +1,4 @@
-"""``[systems.NAME]``: numbers of a published system's own, checked against what that system takes."""
+"""``[systems.NAME]``: numbers and words of a published system's own, checked against what that system takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from specsim.scenario.messages import nearest, shown
 
 Path = tuple[str | int, ...]
-Numbers = dict[str, dict[str, float]]
+Numbers = dict[str, dict[str, float | str]]
 
 
 def system_numbers(tables: Any) -> tuple[Numbers, list[tuple[Path, str]]]:
@@ -22,7 +22,7 @@ def system_numbers(tables: Any) -> tuple[Numbers, list[tuple[Path, str]]]:
         found = list(_problems(name, table))
         problems += found
         if not found:
-            read[name] = {key: float(value) for key, value in table.items()}
+            read[name] = {key: value if isinstance(value, str) else float(value) for key, value in table.items()}
     return read, problems
 
 
@@ -38,11 +38,15 @@ def _problems(name: str, table: Any) -> Iterator[tuple[Path, str]]:
     if not isinstance(table, Mapping):
         yield where, f"{shown(table)} must be a table: [systems.{name}]"
         return
-    takes = tuple(parameter.name for parameter in known[name].inputs)
+    words = {choice.name: choice.options for choice in known[name].choices}
+    takes = (*(parameter.name for parameter in known[name].inputs), *words)
     for key, value in table.items():
         if key not in takes:
             near = nearest(key, takes)
             hint = f"did you mean {near}?" if near else f"{name} takes {', '.join(takes) or 'none'}"
             yield (*where, key), f"{shown(value)}: unknown key; {hint}"
+        elif key in words:
+            if value not in words[key]:
+                yield (*where, key), f"{shown(value)}; give one of {', '.join(words[key])}"
         elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             yield (*where, key), f"{shown(value)} is not a number"

@@ -28,6 +28,16 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A word that the system is run with: one of ``options``, the first unless a scenario says otherwise."""
+
+    name: str
+    options: tuple[str, ...]
+    meaning: str
+    source: str
+
+
+@dataclass(frozen=True)
 class System:
     """One published system.
 
@@ -36,8 +46,9 @@ class System:
     the parameters; the first is a numpy Generator; it returns what servers and requests did. None for what is not a
     paper's setting but a baseline: it only runs on a scenario.
 
-    compose: puts the system together for a scenario, or raises NotApplicable; inputs: what ``[systems.NAME]`` of the
-    scenario may set. study: its module in ``studies.papers``; None where no published table has its inputs.
+    compose: puts the system together for a scenario, or raises NotApplicable; inputs, choices: the numbers and words
+    that ``[systems.NAME]`` of the scenario may set. study: its module in ``studies.papers``; None where no published
+    table has its inputs.
     """
 
     name: str
@@ -54,6 +65,7 @@ class System:
     simulate: Callable[..., Any] | None
     compose: Callable[[Setting], Composition] | None = None
     inputs: tuple[Parameter, ...] = ()
+    choices: tuple[Choice, ...] = ()
     study: str | None = None
 
     @property

@@ -31,7 +31,7 @@ from specsim.simulation.timed import timed_pass, timed_program
 from specsim.simulation.topology import LinkSpec, Router, ServerSpec, Topology
 from specsim.simulation.workload import ClosedLoop, Lognormal, Requests, Workload
 from specsim.systems.composition import Composition
-from specsim.systems.descriptor import Parameter, System
+from specsim.systems.descriptor import Choice, Parameter, System
 from specsim.systems.edge_devices import DEVICE, SERVER, Messages, device_programs, on_devices
 
 if TYPE_CHECKING:
@@ -138,14 +138,17 @@ class KnownStates:
         return int(accepted[0, 0]), int(accepted[0, 0]) + 1
 
 
-def controller(name: str, costs: Costs, rtt_s: float) -> LengthController:
-    """A window policy by name: ``back-off`` and ``threshold`` with the released constants, or ``learned``."""
+def controller(name: str, round_s: Callable[[Ints], Floats], most: int = MOST) -> LengthController:
+    """A window policy by name: ``back-off`` and ``threshold`` with the released constants, or ``learned``.
+
+    round_s: seconds of a round by its window, which a learned window knows.
+    """
     if name == "back-off":
-        return ShareWindow(least=2, first=STATIC, most=MOST, shrink=0.25, grow=0.6)
+        return ShareWindow(least=min(2, most), first=min(STATIC, most), most=most, shrink=0.25, grow=0.6)
     if name == "threshold":
-        return SurvivalWindow(most=MOST, risk=0.7)
+        return SurvivalWindow(most=most, risk=0.7)
     if name == "learned":
-        return LearnedWindow(shipped(), lambda k: costs.round_s(k, rtt_s), MOST)
+        return LearnedWindow(shipped(), round_s, most)
     raise InputError(f"{name!r}; use static, back-off, threshold or learned", field="window")
 
 
@@ -205,7 +208,8 @@ def simulate(
     elif window == "static":
         rule, lengths = ChainRounds(process, gamma, conversations, for_rounds), [gamma]
     else:
-        policy = controller(window, price, 2 * one_way_s if mode == "distributed" else 0.0)
+        rtt_s = 2 * one_way_s if mode == "distributed" else 0.0
+        policy = controller(window, lambda k: price.round_s(k, rtt_s))
         rule, lengths = ControlledRounds(process, policy, conversations, for_rounds), list(range(1, policy.most + 1))
     programs = {k: round_of(k, price, mode, mean_prompt=mean_prompt) for k in lengths}
     if mode == "distributed":
@@ -226,22 +230,23 @@ def _compose(setting: Setting) -> Composition:
     candidate, _ = setting.best(setting.drafters("draft_model"))
     process = candidate.process
     assert process is not None
-    learns = bool(setting.count("learns", least=0, most=1))
-    most = setting.most(candidate, MOST if learns else setting.count("gamma"))
+    window, router = setting.words["window"], setting.words["router"]
+    fixed = window == "static"
+    most = setting.most(candidate, setting.count("gamma") if fixed else MOST)
     links = setting.own_links(DEVICE, SERVER, jitter="jitter")
     prompt_token = 2.0 + PROMPT_HEADER / setting.mean_prompt_tokens
     messages = Messages(setting.number("token_bytes"), ROUND_HEADER, prompt_token, REPLY)
-    programs = device_programs(setting, candidate, range(1, most + 1) if learns else (most,), messages)
+    programs = device_programs(setting, candidate, (most,) if fixed else range(1, most + 1), messages)
     alone = {k: setting.seconds_alone(program.passes) for k, program in programs.items()}
     rtt_s = 2 * setting.numbers["one_way_s"]
 
     def rule(requests: Requests, rng: np.random.Generator) -> RoundRule:
-        if not learns:
+        if fixed:
             return ChainRounds(process, most, len(requests), rng)
-        window = LearnedWindow(shipped(), lambda ks: np.array([alone[int(k)] + rtt_s for k in ks]), most)
-        return ControlledRounds(process, window, len(requests), rng)
+        policy = controller(window, lambda ks: np.array([alone[int(k)] + rtt_s for k in ks]), most)
+        return ControlledRounds(process, policy, len(requests), rng)
 
-    devices = setting.count("drafters")
+    devices, targets = setting.count("drafters"), setting.count("targets")
     return on_devices(
         setting,
         programs,
@@ -250,10 +255,10 @@ def _compose(setting: Setting) -> Composition:
         links=links,
         messages=messages,
         batching=Batching(setting.deployment.scenario.serving.max_num_seqs, window_s=setting.number("batch_window_s")),
-        ran_with=f"{candidate.short} on {devices} devices, window {f'1..{most}, learned' if learns else most}",
+        ran_with=f"{candidate.short} on {devices} devices, window {most if fixed else f'1..{most}, {window}'}",
         assumed=("messages as in the released simulator: tokens and headers, no distributions",),
-        targets=setting.count("targets"),
-        router=routers.join_shortest_queue,
+        targets=targets,
+        router=lambda rng: ROUTERS[router](rng, (1.0,) * targets),
     )
 
 
@@ -330,10 +335,18 @@ SYSTEM = System(
         Parameter("jitter", 0.12, "of that latency", "released code"),
         Parameter("token_bytes", 2, "of a drafted token in a message", "released code"),
         Parameter("drafters", 80, "devices that draft", "released scenario"),
-        Parameter("targets", 1, "replicas that verify, the shortest queue first", "assumed: the scenario's one"),
+        Parameter("targets", 1, "replicas that verify", "assumed: the scenario's one"),
         Parameter("batch_window_s", 0.33e-3, "how long a target gathers a batch", "released scenario (.31...35 ms)"),
         Parameter("gamma", STATIC, "static window", "released code"),
-        Parameter("learns", 0, "1: the shipped network chooses windows of 1 to 8 instead", "-"),
+    ),
+    choices=(
+        Choice("router", ("jsq", *sorted(set(ROUTERS) - {"jsq"})), "which replica a request is on", "assumed"),
+        Choice(
+            "window",
+            ("static", "back-off", "threshold", "learned"),
+            "how far to draft, 1 to 8",
+            "released code; the learned one is ours",
+        ),
     ),
     study="dsd",
 )

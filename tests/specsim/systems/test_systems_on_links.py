@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from specsim.planning.deployment import deploy
 from specsim.scenario import Scenario
 from specsim.simulation.program import Batch
 from specsim.simulation.workload import Requests
-from specsim.systems import seed
+from specsim.systems import dsd, seed
 from specsim.systems.catalogue import system
 from specsim.systems.composition import NotApplicable
 from specsim.systems.edge_network import Phase, pair_s
@@ -189,9 +191,26 @@ def test_more_targets_share_the_devices_of_dsd():
 def test_a_learned_window_drafts_less_where_little_survives():
     lengths = []
     for rate in (0.2, 0.9):
-        result = made("dsd", rate=rate, dsd={"learns": 1, "draft_s": 1e-3}).run(load(), np.random.default_rng(0)).result
+        result = (
+            made("dsd", rate=rate, dsd={"window": "learned", "draft_s": 1e-3})
+            .run(load(), np.random.default_rng(0))
+            .result
+        )
         lengths.append(float(result.drafted.sum() / result.rounds.sum()))
     assert lengths[0] < 2.5 < lengths[1]
+
+
+@pytest.mark.parametrize("router", sorted(dsd.ROUTERS))
+@pytest.mark.parametrize("window", ["static", "back-off", "threshold"])
+def test_every_router_and_window_of_dsd_serves_all(router, window):
+    own = {"targets": 2, "router": router, "window": window}
+    composition = made("dsd", dsd=own)
+    outcome = composition.run(load(16, 101, 8), np.random.default_rng(2))
+    result = outcome.result
+    assert (result.accepted + result.rounds + 1 >= 101).all()
+    assert all(use.busy_s > 0 for use in outcome.servers[:2])
+    document = scenario(dsd=own)
+    assert Scenario.from_dict(tomllib.loads(document.to_toml())) == document
 
 
 def test_a_deadline_that_all_meet_changes_nothing():
@@ -214,7 +233,8 @@ def test_replies_that_are_late_are_drafted_again():
     ("dsd", {"bytes_per_s": 0}, "systems.dsd.bytes_per_s: 0; give more than 0"),
     ("dsd", {"targets": 1.5}, "systems.dsd.targets: 1.5; give a whole number"),
     ("dsd", {"jitter": 2}, "systems.dsd.jitter: 2; give 0 or more, at most 1"),
-    ("dsd", {"learns": 2}, "systems.dsd.learns: 2; give a whole number, at least 0, at most 1"),
+    ("dsd", {"window": "wide"}, 'systems.dsd.window: "wide"; give one of static, back-off, threshold, learned'),
+    ("dsd", {"router": 3}, "systems.dsd.router: 3; give one of jsq, jiq"),
     ("sled", {"draft_s": -1}, "systems.sled.draft_s: -1; give 0 or more"),
     ("sled", {"deadline_s": 1e-3}, "systems.sled.deadline_s: 0.001 s; a round takes"),
     ("decentralized", {"nodes": 33}, "systems.decentralized.nodes: 33; give a whole number, at least 1, at most 32"),
