@@ -8,11 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from specsim.cost.drafter import Drafter
 from specsim.cost.drafting import load_draft_host
 from specsim.cost.memory import Memory, cache_memory
 from specsim.cost.profile import Profile, load_profile
-from specsim.cost.shapes import Segment, StepShape, StepTime
+from specsim.cost.shapes import StepTime
 from specsim.cost.step import StepCost
 from specsim.errors import InputError
 from specsim.planning.deployment import Candidate, Deployment
@@ -27,7 +26,7 @@ from specsim.simulation.workload import ClosedLoop
 from specsim.systems.apart import TOKEN_BYTES, device_passes, draft_passes
 from specsim.systems.composition import Device, NotApplicable
 from specsim.systems.draft_tree import draft_tree
-from specsim.systems.draft_verify import draft_verify, logit_rows, prefill_segments, speculative_host, verify_pass
+from specsim.systems.draft_verify import draft_verify, speculative_host, verify_pass
 from specsim.theory.serving import steady_load, sustainable_rate
 
 
@@ -316,81 +315,6 @@ class Setting:
             return self.deployment.serving(candidate, k)
         blocks = self.deployment.scenario.serving.num_gpu_blocks or memory.num_gpu_blocks
         return replace(self.deployment.serving(None, 0), num_blocks=blocks)
-
-    # Several models on the replica
-
-    def memory_with(self, drafters: Sequence[tuple[Drafter, int]]) -> Memory:
-        """Where the replica's memory goes that holds all of these drafters, each for so many drafted tokens."""
-        given = self.deployment.precision
-        tp, kv = given["tensor_parallel"], given["kv_dtype"]
-        weights = sum(d.weight_bytes(k, tensor_parallel=tp, dtype=d.weight_dtype(given["dtype"])) for d, k in drafters)
-        return self.memory_beside(
-            weights, sum(d.kv_bytes_per_token(tensor_parallel=tp, kv_dtype=kv) for d, _ in drafters)
-        )
-
-    def memory_beside(self, weight_bytes: float, token_bytes: float) -> Memory:
-        """The same with so many bytes of weights beside the target, and of cache a token, on each GPU."""
-        limits = self.deployment.scenario.serving
-        return cache_memory(
-            self.deployment.target,
-            hardware=self.deployment.profile.hardware,
-            gpu_memory_utilization=limits.gpu_memory_utilization or DEFAULT_UTILIZATION,
-            max_num_batched_tokens=limits.max_num_batched_tokens,
-            max_num_seqs=limits.max_num_seqs,
-            block_size=limits.block_size,
-            beside_weight_bytes=weight_bytes,
-            beside_token_bytes=token_bytes,
-            **self.deployment.precision,
-        )
-
-    def model_pass(
-        self,
-        name: str,
-        drafter: Drafter,
-        shape: Callable[[Batch], StepShape],
-        *,
-        repeats: int = 1,
-        after: tuple[str, ...] = (),
-        checks: int = 0,
-        picks: bool = True,
-    ) -> Pass:
-        """A pass of a draft model on the replica.
-
-        checks: drafted tokens a sequence that it accepts or rejects. picks: it draws tokens from its logits where it
-        does neither (else others read them).
-        """
-        given = self.deployment
-        host, own = (
-            load_draft_host(given.engine),
-            {**given.precision, "dtype": drafter.weight_dtype(given.precision["dtype"])},
-        )
-        cost = StepCost(drafter.next_pass(1, **own), given.profile, given.engine)
-        small = given.profile.elementwise
-
-        def seconds(step: StepShape) -> StepTime:
-            busy = cost.cost(step)
-            rows, n = logit_rows(step), np.asarray(step.segments[0].sequences, dtype=np.float64)
-            if checks:
-                busy = busy + host.around(n, n * checks, given.target.vocab, small)
-            elif picks:
-                busy = busy + StepTime({"pick": host.pick(rows, given.target.vocab, drafter.draft_vocab, small)})
-            return busy + StepTime({"launch": host.waiting(host.model_calls + host.pass_calls, busy)})
-
-        return Pass(name, drafter.name, shape, seconds, repeats, after=after, forward=cost.forward)
-
-    def prompt_program(self, drafters: Sequence[Drafter], *, k: int, kind: int) -> RoundProgram:
-        """What a prompt runs where several models read it: the target's pass and one of each; no round is of it."""
-
-        def read(batch: Batch) -> StepShape:
-            n = np.asarray(batch.sequences, dtype=np.float64)
-            return StepShape((Segment("decode", n, n, batch.kv_tokens, n), *prefill_segments(batch)))
-
-        own = tuple(
-            self.model_pass(f"read_{i}", d, read, after=(f"read_{i - 1}" if i else "decode",))
-            for i, d in enumerate(drafters)
-        )
-        plain = self.deployment.program(None, 0)
-        return RoundProgram("prompts", k, (*plain.passes, *own), plain.host, kind)
 
 
 def covers(candidate: Candidate, k: int) -> bool:

@@ -24,6 +24,7 @@ from specsim.simulation.program import Batch, RoundProgram
 from specsim.simulation.round_rules import ChainRounds
 from specsim.simulation.timed import timed_pass, timed_program
 from specsim.simulation.topology import LinkSpec, ServerSpec, Topology, on_one
+from specsim.systems.beside import memory_with, model_pass
 from specsim.systems.composition import Composition, NotApplicable, on_the_replica
 from specsim.systems.descriptor import Parameter, System, rate_in_range
 from specsim.systems.draft_verify import prefill_segments
@@ -184,7 +185,7 @@ def _compose(setting: Setting) -> Composition:
             "biased and anti-biased model are copies of the draft model, one after the other on the replica",
             *(("the anti-biased one drafts, and scores what it drafted again with the others",) if k else ()),
         ),
-        memory=setting.memory_with([(candidate.drafter, 1)] * 2),
+        memory=memory_with(setting, [(candidate.drafter, 1)] * 2),
     )
 
 
@@ -213,8 +214,8 @@ def _ensemble(setting: Setting, candidate: Candidate, k: int) -> RoundProgram:
     plain = given.program(None, 0)
     host = setting.host(candidate, k) if k else plain.host
     first = replace(setting.verify_pass(k, device="gpu"), name="target")
-    drafting = (setting.model_pass("draft", drafter, step, repeats=k),) if k else ()
-    scoring = tuple(setting.model_pass(name, drafter, score, picks=False) for name in ("antibiased", "biased"))
+    drafting = (model_pass(setting, "draft", drafter, step, repeats=k),) if k else ()
+    scoring = tuple(model_pass(setting, name, drafter, score, picks=False) for name in ("antibiased", "biased"))
     name = f"draft {k}, three models, merge"
     return RoundProgram(name, k, (*drafting, first, *scoring), lambda batch: host(batch) + merged(batch))
 

@@ -18,6 +18,7 @@ from specsim.drafting.bandits import Bandit, Pulls, Ucb, block_divergence, block
 from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.systems.beside import memory_with, prompt_program
 from specsim.systems.composition import Composition, NotApplicable, on_servers
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.draft_verify import draft_verify
@@ -281,7 +282,7 @@ def _compose(setting: Setting) -> Composition:
         drafts = draft_verify(given.target, always, k=k, profile=given.profile, engine=given.engine, **given.precision)
         programs[kind] = replace(drafts, kind=kind)
     models = [c.drafter for c in pool if c.drafter.on_gpu]
-    programs[len(programs)] = setting.prompt_program(models, k=k, kind=len(programs))
+    programs[len(programs)] = prompt_program(setting, models, k=k, kind=len(programs))
     by_divergence = setting.count("divergence", least=0, most=1) > 0
     concentration = setting.number("concentration", above=0.0) if by_divergence else None
     bandit = Ucb(setting.number("exploration"))
@@ -295,7 +296,7 @@ def _compose(setting: Setting) -> Composition:
             "changing the drafter is free: all of them read the prompt and keep up",
             "requests do not differ in their acceptance, so the best drafter is the same for all",
         ),
-        memory=setting.memory_with([(drafter, k) for drafter in models]),
+        memory=memory_with(setting, [(drafter, k) for drafter in models]),
         one_at_a_time=True,
     )
 

@@ -24,6 +24,7 @@ from specsim.errors import InputError
 from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
 from specsim.simulation.program import Batch, Pass, RoundProgram
+from specsim.systems.beside import memory_beside
 from specsim.systems.composition import Composition, NotApplicable, on_the_replica
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.draft_verify import logit_rows, prefill_segments, speculative_host
@@ -236,7 +237,7 @@ def _compose(setting: Setting) -> Composition:
         process,
         ran_with=f"its head, K = {k} in one pass",
         assumed=("both of the head's layers are as wide as the target's", "its attention over positions is causal"),
-        memory=setting.memory_beside(head.weight_bytes, head.context.kv_bytes_per_token),
+        memory=memory_beside(setting, head.weight_bytes, head.context.kv_bytes_per_token),
     )
 
 

@@ -14,6 +14,7 @@ from specsim.cost.drafting import load_draft_host
 from specsim.cost.shapes import Segment, StepShape, StepTime
 from specsim.simulation.program import Batch, Pass, RoundProgram
 from specsim.simulation.round_rules import DrawnRounds
+from specsim.systems.beside import memory_with, model_pass, prompt_program
 from specsim.systems.composition import Composition, NotApplicable, on_servers
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Stack:
         programs = {kind: self.round(held, kind) for kind, held in enumerate(law)}
         models = [c.drafter for c in (self.pair.small, self.pair.middle) if c.drafter.on_gpu]
         longest, last = max(p.k for p in programs.values()), len(programs)
-        programs[last] = self.setting.prompt_program(models, k=longest, kind=last)
+        programs[last] = prompt_program(self.setting, models, k=longest, kind=last)
         return on_servers(
             self.setting,
             None,
@@ -113,7 +114,7 @@ class Stack:
                 f"{self.pair.middle.short} accepts {self.pair.small.short}'s tokens independently of each other",
                 *assumed,
             ),
-            memory=self.setting.memory_with([(drafter, self.draft) for drafter in models]),
+            memory=memory_with(self.setting, [(drafter, self.draft) for drafter in models]),
             one_at_a_time=True,
         )
 
@@ -140,7 +141,7 @@ class Stack:
             n, cached = self._grown(batch)
             return StepShape((Segment("decode", n, n, cached, n),))
 
-        return (self.setting.model_pass("small", self.pair.small.drafter, step, repeats=cycles * self.draft),)
+        return (model_pass(self.setting, "small", self.pair.small.drafter, step, repeats=cycles * self.draft),)
 
     def _middle(self, cycles: int) -> Pass:
         def check(batch: Batch) -> StepShape:
@@ -148,7 +149,7 @@ class Stack:
             rows = n * (self.draft + 1.0)
             return StepShape((Segment("verify", n, rows, cached, rows),))
 
-        return self.setting.model_pass("middle", self.pair.middle.drafter, check, repeats=cycles, checks=self.draft)
+        return model_pass(self.setting, "middle", self.pair.middle.drafter, check, repeats=cycles, checks=self.draft)
 
     def _grown(self, batch: Batch) -> tuple[Floats, Floats]:
         """Sequences and their cached tokens in the middle of a round."""
