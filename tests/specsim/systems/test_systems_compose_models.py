@@ -145,10 +145,11 @@ def test_what_a_scenario_lacks_is_named(name, drafters, said):
         composed(name, deployed(*given_))
 
 
-def test_the_shipped_example_has_what_systems_on_one_replica_need():
+def test_the_shipped_example_has_what_systems_need():
     text = resources.files("specsim.examples").joinpath("llama31_8b_systems.toml").read_text(encoding="utf-8")
     deployment = deploy(Scenario.from_dict(tomllib.loads(text)))
-    for name in (*NUMBERS, "specdec++", "sequoia", "pearl", "dsi"):
+    elsewhere = ("dsd", "sled", "decentralized", "edge-network", "seed", "speed", "rsd", "dsbd", "ssbd")
+    for name in (*NUMBERS, *elsewhere, "specdec++", "sequoia", "pearl", "dsi"):
         made, _ = compose(system(name), deployment)
         assert made.programs
 
