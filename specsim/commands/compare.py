@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from specsim.errors import InputError
 from specsim.report.progress import progress
-from specsim.scenario import Overrides, load_scenario, told_of
+from specsim.scenario import SYSTEMS_EXAMPLE, Overrides, load_scenario, told_of
 
 if TYPE_CHECKING:
     from specsim.planning.comparison import Comparison
@@ -38,7 +38,7 @@ def run(
     everything = not named or "all" in named
     names = [one.name for one in SYSTEMS] if everything else [system(name, field="--systems").name for name in named]
     folder = _folder(out)
-    loaded = load_scenario(path, flags)
+    loaded = load_scenario(path, flags, example=SYSTEMS_EXAMPLE)
     from specsim.planning.comparison import compare
 
     with told_of(loaded), progress("comparing") as report:
@@ -58,7 +58,7 @@ def run(
 def _something_applies(made: Comparison, names: Sequence[str]) -> None:
     shown = {row.system for row in made.rows}
     if not any(name in shown for name in names):
-        lines = [InputError(made.left_out.get(name, "is not composed for scenarios yet"), field=name) for name in names]
+        lines = [InputError(made.left_out[name], field=name) for name in names]
         raise InputError.several(lines)
 
 

@@ -88,14 +88,12 @@ class Comparison:
 
     rows: tuple[Row, ...]
     left_out: dict[str, str]
-    not_composed: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "rows": [asdict(row) for row in self.rows],
             "left_out": dict(self.left_out),
-            "not_composed": list(self.not_composed),
         }
 
 
@@ -119,18 +117,17 @@ def compare(
     users = tuple(concurrencies) if concurrencies is not None else doubling(scenario.serving.max_num_seqs)
     if any(c < 1 for c in users):
         raise InputError(f"{min(users)}; give 1 or more", field="--concurrency")
-    composed = [one.name for one in chosen if one.compose is not None]
     rows: list[Row] = []
     left_out: dict[str, str] = {}
-    ran = _each(scenario, composed, users, processes)
-    for at, (name, made) in enumerate(zip(composed, ran, strict=True), start=1):
-        done(at, len(composed))
+    ran = _each(scenario, [one.name for one in chosen], users, processes)
+    for at, (one, made) in enumerate(zip(chosen, ran, strict=True), start=1):
+        done(at, len(chosen))
         if isinstance(made, Row):
             rows.append(made)
         else:
-            left_out[name] = made
+            left_out[one.name] = made
     rows = [replace(row, speedup=_speedup(rows[0], row)) for row in rows]
-    return Comparison(tuple(rows), left_out, tuple(one.name for one in chosen if one.compose is None))
+    return Comparison(tuple(rows), left_out)
 
 
 def _speedup(plain: Row, row: Row) -> Estimate:
@@ -163,7 +160,6 @@ def run_one(scenario: Scenario, name: str, concurrencies: Sequence[int]) -> Row 
 
 def compose(given: System, deployment: Deployment) -> tuple[Composition, tuple[str, ...]]:
     """The system on this scenario, and everything that was assumed; raises NotApplicable with what is missing."""
-    assert given.compose is not None
     own = deployment.scenario.systems.get(given.name, {})
     missing = [f"{p.name} ({p.meaning})" for p in given.inputs if p.default is None and p.name not in own]
     if missing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,9 +32,6 @@ def print_comparison(made: Comparison, loaded: Loaded, *, files: Sequence[Path] 
     _curves(made)
     _assumed(rows)
     _left_out("Which do not apply here, and why?", made.left_out)
-    if made.not_composed:
-        heading("Which are not composed yet for a scenario?")
-        paragraph(textwrap.fill(", ".join(made.not_composed), console().width))
     for note in loaded.notes:
         paragraph(note, style="yellow")
     if files:
@@ -53,6 +49,8 @@ def _speeds(rows: Sequence[Row]) -> None:
         gpus = [str(row.gpus), digits(row.per_gpu)] if several else []
         latencies = [digits(1000 * s) for s in (row.tpot_s, row.tpot_p95_s, row.ttft_s, row.ttft_p95_s)]
         cells.append([row.system, how, _speedup(row), digits(row.output_tokens_per_s), *gpus, *latencies])
+    alone = any(row.one_at_a_time for row in rows)
+    waits = " A system that serves one request at a time makes others wait, which TPOT leaves out and TTFT shows."
     print_table(
         "What do users feel at this workload?",
         [Column("system", whole=True), Column("ran with"), *(Column(name, right=True, whole=True) for name in names)],
@@ -60,7 +58,7 @@ def _speeds(rows: Sequence[Row]) -> None:
         note="Speedup: plain decoding's mean TPOT over the system's, and its 90 % interval. Tokens/s: output, from the"
         " first arrival to the last finish; under open arrivals it is what arrives unless a system cannot keep up."
         " Where there are several drafters or lengths, each system has those that the closed form finds fastest at"
-        " this load.",
+        " this load." + waits * alone,
     )
 
 

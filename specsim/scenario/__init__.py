@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from specsim.scenario.loading import Loaded, example_text, load_scenario, told_of
+from specsim.scenario.loading import SYSTEMS_EXAMPLE, Loaded, example_text, load_scenario, told_of
 from specsim.scenario.overrides import Overrides
 from specsim.scenario.scenario import Scenario
 
-__all__ = ["Loaded", "Overrides", "Scenario", "example_text", "load_scenario", "told_of"]
+__all__ = ["SYSTEMS_EXAMPLE", "Loaded", "Overrides", "Scenario", "example_text", "load_scenario", "told_of"]

@@ -24,7 +24,16 @@ from specsim.scenario.scenario import SECTIONS, Scenario
 from specsim.scenario.sections import Acceptance, Drafter, Serving
 from specsim.scenario.system_numbers import system_numbers
 
-EXAMPLE = "llama31_8b_h100.toml"
+EXAMPLE, SYSTEMS_EXAMPLE = "llama31_8b_h100.toml", "llama31_8b_systems.toml"
+_EXAMPLES = {
+    EXAMPLE: ("the shipped example", ()),
+    SYSTEMS_EXAMPLE: (
+        "the shipped example of systems",
+        (f"Much of this example is assumed: comments in specsim/examples/{SYSTEMS_EXAMPLE} say what.",),
+    ),
+}
+"""What messages call each shipped scenario, and what its reader should know."""
+
 Path = tuple[str | int, ...]
 S = TypeVar("S", bound=Section)
 
@@ -38,25 +47,27 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def load_scenario(path: str | FilePath | None = None, flags: Overrides | None = None) -> Loaded:
-    """The scenario in a TOML (or resolved JSON) file, or the shipped example where ``path`` is None, under ``flags``.
+def load_scenario(
+    path: str | FilePath | None = None, flags: Overrides | None = None, *, example: str = EXAMPLE
+) -> Loaded:
+    """The scenario in a TOML (or resolved JSON) file, or a shipped ``example`` where ``path`` is None, under ``flags``.
 
     Relative paths in the file count from the file, those in flags from the working directory.
     Raises InputError with one line for each mistake.
     """
     if path is None:
-        name, directory = "the shipped example", FilePath.cwd()
-        document = tomllib.loads(example_text())
+        (name, known), directory = _EXAMPLES[example], FilePath.cwd()
+        document = tomllib.loads(example_text(example))
     else:
         name, directory = str(path), FilePath(path).expanduser().resolve().parent
-        document = _read(FilePath(path).expanduser(), name)
+        document, known = _read(FilePath(path).expanduser(), name), ()
     document = _absolute(document, directory)
     notes: tuple[str, ...] = ()
     origins: Mapping[Path, str] = {}
     if flags is not None:
         document, origins, notes = overridden(document, flags)
         document = _absolute(document, FilePath.cwd())
-    return Loaded(scenario_of(document, file=name, origins=origins), name, notes)
+    return Loaded(scenario_of(document, file=name, origins=origins), name, (*known, *notes))
 
 
 @contextmanager
@@ -68,9 +79,9 @@ def told_of(loaded: Loaded) -> Iterator[None]:
         raise InputError.several(InputError(line, file=loaded.source) for line in error.lines) from None
 
 
-def example_text() -> str:
-    """The shipped example, as a scenario file."""
-    return resources.files("specsim.examples").joinpath(EXAMPLE).read_text(encoding="utf-8")
+def example_text(example: str = EXAMPLE) -> str:
+    """A shipped example, as a scenario file."""
+    return resources.files("specsim.examples").joinpath(example).read_text(encoding="utf-8")
 
 
 def scenario_of(

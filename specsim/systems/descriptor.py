@@ -63,7 +63,7 @@ class System:
     assumptions: tuple[str, ...]
     batches: str
     simulate: Callable[..., Any] | None
-    compose: Callable[[Setting], Composition] | None = None
+    compose: Callable[[Setting], Composition]
     inputs: tuple[Parameter, ...] = ()
     choices: tuple[Choice, ...] = ()
     study: str | None = None

@@ -73,7 +73,7 @@ def document(**changes):
 
 SCENARIO = Scenario.from_dict(document())
 DEPLOYED = deploy(SCENARIO)
-COMPOSED = [one.name for one in SYSTEMS if one.compose is not None]
+COMPOSED = [one.name for one in SYSTEMS]
 
 
 def composed(name, deployment=DEPLOYED):
