@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -104,16 +104,17 @@ def measure(grid: Grid, folder: Path, say: Callable[[str], None]) -> None:
     tables = Tables(folder)
     for pair in PAIRS:
         kernel_file(folder, pair.key).unlink(missing_ok=True)
-    visits = [_Visits.of(grid, pair, device, folder, rng, tables) for pair in PAIRS]
+    pairs = [_Measured.of(grid, pair, device, folder, rng, tables) for pair in PAIRS]
     write_table(pd.DataFrame(_acceptance(grid, rng)), folder / "acceptance.parquet")
     begin = time.perf_counter()
     with pinned(device):
         for repeat in range(grid.repeats):
-            for visit in visits:  # a visit holds everything that its pair's comparison needs, in an order of its own
-                jobs = visit.jobs(repeat)
-                for index in rng.permutation(len(jobs)):
-                    jobs[index]()
-                visit.samples.save()
+            for pair in pairs:
+                # A visit holds every K of one context and batch, so that they meet one load of the machine.
+                for jobs in pair.visits(repeat):
+                    for index in rng.permutation(len(jobs)):
+                        jobs[index]()
+                pair.samples.save()
             machine["load_average"].append(os.getloadavg())
             machine["minutes"] = (time.perf_counter() - begin) / 60.0
             tables.write(machine)
@@ -149,7 +150,7 @@ def fit(folder: Path) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class _Visits:
+class _Measured:
     grid: Grid
     pair: Any
     target: Any
@@ -161,7 +162,9 @@ class _Visits:
     tables: Tables
 
     @classmethod
-    def of(cls, grid: Grid, pair: Any, device: Any, folder: Path, rng: np.random.Generator, tables: Tables) -> _Visits:
+    def of(
+        cls, grid: Grid, pair: Any, device: Any, folder: Path, rng: np.random.Generator, tables: Tables
+    ) -> _Measured:
         import torch
 
         from calibration.measure.kernels import Workshop, company
@@ -176,19 +179,24 @@ class _Visits:
         wanted = candidates(shapes, dtype=DTYPE, grid=grid.kernels)
         return cls(grid, pair, target, draft, workshop, wanted, samples, rng, tables)
 
-    def jobs(self, repeat: int) -> list[Callable[[], None]]:
-        """Every measurement of the visit in short pieces."""
-        grid, out = self.grid, []
-        for context in grid.contexts:
-            for batch, runs in zip(grid.batches, grid.runs, strict=True):
-                where = {"repeat": repeat, "pair": self.pair.name, "context": context, "batch": batch}
-                for k in grid.ks:  # plain decoding is every speedup's base: twice as many
-                    out += [partial(self._live, where, k)] * (2 * runs if k == 0 else runs)
-                out += [partial(self._passes, where)] * grid.pass_sweeps
-        out += [partial(self._kernel, point) for point in self.points] * grid.sweeps
+    def visits(self, repeat: int) -> Iterator[list[Callable[[], None]]]:
+        """Everything that a repeat measures of the pair in short pieces, by context and batch.
+
+        Kernels belong to no context or batch: each is measured in ``sweeps`` of the visits, drawn anew in every repeat.
+        """
+        grid = self.grid
+        kernels: list[Callable[[], None]] = [partial(self._kernel, point) for point in self.points] * grid.sweeps
         if self.pair.orders is not None:
-            out += [partial(self._lookups, repeat, batch) for batch in grid.batches] * (4 * grid.sweeps)
-        return out
+            kernels += [partial(self._lookups, repeat, batch) for batch in grid.batches] * (4 * grid.sweeps)
+        cases = [(context, *each) for context in grid.contexts for each in zip(grid.batches, grid.runs, strict=True)]
+        shares = np.array_split(self.rng.permutation(len(kernels)), len(cases))
+        for share, case in zip(shares, self.rng.permutation(len(cases)), strict=True):
+            context, batch, runs = cases[case]
+            where = {"repeat": repeat, "pair": self.pair.name, "context": context, "batch": batch}
+            out: list[Callable[[], None]] = [kernels[index] for index in share]
+            for k in grid.ks:  # plain decoding is every speedup's base: twice as many
+                out += [partial(self._live, where, k)] * (2 * runs if k == 0 else runs)
+            yield out + [partial(self._passes, where)] * grid.pass_sweeps
 
     def _capacity(self, context: int) -> int:
         """One size of cache for everything at a context."""

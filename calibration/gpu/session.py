@@ -129,7 +129,8 @@ class Session:
         return problem
 
     def free(self) -> None:
-        """Give cached device memory back."""
+        """Give back memory that is only kept for what comes next."""
+        self.workshop.release()
         if self.cuda:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()

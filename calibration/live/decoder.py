@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -71,11 +72,24 @@ class Decoder:
         max_positions: int = 4096,
     ) -> Decoder:
         """A decoder with normal weights of standard deviation 1/sqrt(width), on the generator's device."""
-        device = generator.device
 
         def weights(rows: int, columns: int) -> Tensor:
-            out = torch.empty(rows, columns, dtype=dtype, device=device)
+            out = torch.empty(rows, columns, dtype=dtype, device=generator.device)
             return out.normal_(std=columns**-0.5, generator=generator)
+
+        return cls.of(shape, weights, dtype=dtype, device=generator.device, max_positions=max_positions)
+
+    @classmethod
+    def of(
+        cls,
+        shape: ModelShape,
+        weights: Callable[[int, int], Tensor],
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        max_positions: int,
+    ) -> Decoder:
+        """A decoder whose matrices ``weights`` gives, asked for (rows, columns) in a pass's order."""
 
         def ones(width: int) -> Tensor:
             return torch.ones(width, dtype=dtype, device=device)

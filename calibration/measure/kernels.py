@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,10 @@ class Workshop:
         if self._pool is not None:
             self._pool.sum()  # whatever was used last is in a processor's cache, where no pass would find it
         return made
+
+    def release(self) -> None:
+        """Give back the memory that inputs rotate over, which is as large as the largest point's."""
+        self._arena = None
 
     def _on(self) -> torch.device:
         return torch.device(self.device.kind)
@@ -164,7 +169,8 @@ class Workshop:
         h, kv, d = point["heads"], point["kv_heads"], point["head_dim"]
         shape = ModelShape("one", 1, width, h, kv, d, 1, point["intermediate"], qk_norm=bool(point["qk_norm"]))
         cpu = self.device.kind == "cpu"
-        layers = self._copies(point, _read_bytes(shape.forward(dtype="fp32", kv_dtype="fp32"))) if cpu else 1
+        bytes_ = _read_bytes(shape.forward(dtype="fp32", kv_dtype="fp32")) * self.dtype.itemsize / BYTES["fp32"]
+        layers = self._copies(point, bytes_) if cpu else 1
         decoder = self._decoder(replace(shape, layers=layers), b, 64 + q)
         assert decoder.cache is not None
         positions = torch.arange(64, 64 + q, device=self._on()).expand(b, q)
@@ -208,8 +214,17 @@ class Workshop:
         return {"eager": Prepared(run, eager=True, beside=self._beside(point, b * q))}
 
     def _decoder(self, shape: ModelShape, batch: int, capacity: int) -> Decoder:
-        generator = torch.Generator(device=self._on()).manual_seed(self.seed)
-        decoder = Decoder.random(shape, generator=generator, dtype=self.dtype, max_positions=capacity + SPAN_MULTIPLE)
+        wanted: list[tuple[int, int]] = []
+        how: dict[str, Any] = {"dtype": self.dtype, "device": self._on(), "max_positions": capacity + SPAN_MULTIPLE}
+
+        def asked(rows: int, columns: int) -> Tensor:
+            wanted.append((rows, columns))
+            return torch.empty(0, dtype=self.dtype, device=self._on())
+
+        Decoder.of(shape, asked, **how)
+        (memory,) = self._rotating(1, sum(rows * columns for rows, columns in wanted))
+        parts = iter(memory.split([rows * columns for rows, columns in wanted]))
+        decoder = Decoder.of(shape, lambda rows, columns: next(parts).view(rows, columns), **how)
         decoder.allocate(batch, capacity)
         return decoder
 

@@ -12,6 +12,9 @@ from specsim.cost.gemm import krige
 from specsim.cost.law import BYTES, Law
 from specsim.cost.shapes import Floats, Trust
 
+NEAR = (1.0 / 64.0, 1.0 / 16.0, 1.0 / 4.0, 1.0 / 2.0)
+"""Nodes below the shortest measured cache, as shares of it."""
+
 
 @dataclass(frozen=True, eq=False)
 class VerifyGroup:
@@ -48,13 +51,6 @@ class VerifyTable:
 
     def _surface(self, heads: int, kv_heads: int, head_dim: int) -> VerifySurface:
         group = min(self.groups, key=lambda g: abs(float(np.log(g.head_dim / head_dim))))
-        work = verify_work(
-            *np.ix_(self.queries, self.batches, self.lengths),
-            heads=heads,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-            kv_dtype=self.kv_dtype,
-        )
         found = np.flatnonzero((group.layouts == (heads, kv_heads)).all(axis=1))
         residuals = np.log(group.seconds / self._laws(group))
         if found.size:
@@ -64,15 +60,17 @@ class VerifyTable:
             place = np.log([kv_heads, heads / kv_heads])
             residual = krige(place, places, residuals, length=self.length, nugget=self.nugget)
         measured = bool(found.size) and group.head_dim == head_dim
-        far = [
-            np.append(axis, [axis[-1] * 4.0, axis[-1] * 32.0]) for axis in (self.queries, self.batches, self.lengths)
-        ]
-        at = np.ix_(*(np.minimum(np.arange(axis.size), axis.size - 3) for axis in far))
-        beyond = verify_work(*np.ix_(*far), heads=heads, kv_heads=kv_heads, head_dim=head_dim, kv_dtype=self.kv_dtype)
-        seconds = group.law.seconds(*beyond) * np.exp(residual)[at]
-        seconds[: self.queries.size, : self.batches.size, : self.lengths.size] = group.law.seconds(*work) * np.exp(
-            residual
+        axes = (self.queries, self.batches, self.lengths)
+        at = np.ix_(
+            *(
+                np.clip(np.searchsorted(axis, wide), 0, axis.size - 1)
+                for axis, wide in zip(axes, self.nodes, strict=True)
+            )
         )
+        everywhere = verify_work(
+            *np.ix_(*self.nodes), heads=heads, kv_heads=kv_heads, head_dim=head_dim, kv_dtype=self.kv_dtype
+        )
+        seconds = group.law.seconds(*everywhere) * np.exp(residual)[at]
         trust = Trust.INTERPOLATED if measured else Trust.BORROWED
         return VerifySurface(self, never_falling(never_falling(seconds, 2), 0), trust)
 
@@ -88,13 +86,23 @@ class VerifyTable:
         )
 
     @cached_property
+    def nodes(self) -> tuple[Floats, Floats, Floats]:
+        """The three axes with two far nodes each, and near ones of length: there the law takes the end's residual."""
+        near = self.lengths[0] * np.array(NEAR)
+        queries, batches, lengths = (
+            np.append(axis, [axis[-1] * 4.0, axis[-1] * 32.0])
+            for axis in (self.queries, self.batches, np.concatenate([near, self.lengths]))
+        )
+        return queries, batches, lengths
+
+    @cached_property
     def _surfaces(self) -> dict[tuple[int, int, int], VerifySurface]:
         return {}
 
 
 @dataclass(frozen=True, eq=False)
 class VerifySurface:
-    """Seconds over the nodes of a table and two far ones on each axis, never falling in queries or length.
+    """Seconds over the nodes of a table and those beyond it, never falling in queries or length.
 
     Surfaces of one table add.
     """
@@ -120,15 +128,13 @@ class VerifySurface:
     def trust_at(self, queries: ArrayLike, batch: ArrayLike, length: ArrayLike) -> NDArray[np.int8]:
         """Which layer answers."""
         ends = (self.table.queries[-1], self.table.batches[-1], self.table.lengths[-1])
-        outside = np.logical_or.reduce(
-            np.broadcast_arrays(*(np.asarray(x) > end for x, end in zip((queries, batch, length), ends, strict=True)))
-        )
+        beyond = [np.asarray(x) > end for x, end in zip((queries, batch, length), ends, strict=True)]
+        outside = np.logical_or.reduce(np.broadcast_arrays(*beyond, np.asarray(length) < self.table.lengths[0]))
         return np.where(outside, np.int8(max(Trust.PARAMETRIC, self.trust)), np.int8(self.trust))
 
     @cached_property
     def _nodes(self) -> tuple[Floats, ...]:
-        axes = (self.table.queries, self.table.batches, self.table.lengths)
-        return tuple(np.log(np.append(axis, [axis[-1] * 4.0, axis[-1] * 32.0])) for axis in axes)
+        return tuple(np.log(axis) for axis in self.table.nodes)
 
     @cached_property
     def _log_seconds(self) -> Floats:

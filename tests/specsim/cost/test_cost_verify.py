@@ -13,7 +13,7 @@ from specsim.cost.measured_host import MeasuredHost
 from specsim.cost.profile import load_profile, read_profile
 from specsim.cost.shapes import Attention, ForwardShape, Linear, Segment, StepShape, Trust
 from specsim.cost.step import StepCost
-from specsim.cost.verify import VerifyTable, never_falling, verify_work
+from specsim.cost.verify import NEAR, VerifyTable, never_falling, verify_work
 from specsim.errors import InputError
 
 QUERIES, BATCHES, LENGTHS = [1, 2, 4, 8, 16], [1, 4, 16], [64, 512, 4096]
@@ -70,6 +70,15 @@ def test_measured_points_of_the_surface_come_back_as_they_are() -> None:
     np.testing.assert_allclose(found, 5e-6 + np.hypot(moved / 1.2e12, flops / 2e14), rtol=1e-9)
     assert surface.trust_at(3, 2, 100) == Trust.INTERPOLATED
     assert surface.trust_at(17, 2, 100) == Trust.PARAMETRIC
+
+
+def test_a_cache_shorter_than_any_measured_follows_the_law() -> None:
+    surface, shortest = table().surface(32, 8, 128), LENGTHS[0]
+    for share in NEAR:
+        moved, flops, _ = verify_work(QUERIES[1], BATCHES[1], share * shortest, **HEAD)
+        expected = 5e-6 + np.hypot(moved / 1.2e12, flops / 2e14)
+        assert float(surface.at(QUERIES[1], BATCHES[1], share * shortest)) == pytest.approx(float(expected), rel=1e-9)
+    assert surface.trust_at(3, 4, 0.5 * shortest) == Trust.PARAMETRIC
 
 
 def test_another_layout_is_borrowed_and_keeps_the_law() -> None:
