@@ -9,24 +9,23 @@ from functools import cached_property
 import numpy as np
 
 from specsim.cost.drafting import load_draft_host
-from specsim.cost.memory import Memory, cache_memory
-from specsim.cost.profile import Profile, load_profile
+from specsim.cost.memory import Memory
 from specsim.cost.shapes import StepTime
 from specsim.cost.step import StepCost
 from specsim.errors import InputError
 from specsim.planning.deployment import Candidate, Deployment
 from specsim.planning.operating import asked_rate
+from specsim.planning.other_end import OtherEnd
 from specsim.planning.surface import prefill_seconds
-from specsim.scenario.sections import DEFAULT_UTILIZATION
 from specsim.simulation.links import LinkLaw
 from specsim.simulation.program import Batch, Pass, RoundProgram
 from specsim.simulation.serving import Serving
 from specsim.simulation.topology import LinkSpec
 from specsim.simulation.workload import ClosedLoop
-from specsim.systems.apart import TOKEN_BYTES, device_passes, draft_passes
+from specsim.systems.apart import device_passes
 from specsim.systems.composition import Device, NotApplicable
 from specsim.systems.draft_tree import draft_tree
-from specsim.systems.draft_verify import draft_verify, speculative_host, verify_pass
+from specsim.systems.draft_verify import speculative_host, verify_pass
 from specsim.theory.serving import steady_load, sustainable_rate
 
 
@@ -168,18 +167,10 @@ class Setting:
             return 0, load.seconds_per_token
         return 1, -sustainable_rate(round_s=round_s, max_batch=most, **law)
 
-    # Two devices
-
-    def links(self, a: str, b: str) -> tuple[LinkSpec, LinkSpec]:
-        """The scenario's network in both directions. NotApplicable without one."""
-        given = self.deployment.scenario.network
-        if given is None:
-            raise NotApplicable("runs on several devices: give [network] latency_s and bandwidth_bytes_per_s")
-        law = LinkLaw(
-            given.latency_s, given.bandwidth_bytes_per_s, jitter=given.jitter, loss=given.loss,
-            retry_s=given.retry_s or 0.0,
-        )  # fmt: skip
-        return LinkSpec(a, b, law), LinkSpec(b, a, law)
+    @cached_property
+    def other_end(self) -> OtherEnd:
+        """What stands at the other end of the scenario's network."""
+        return OtherEnd(self.deployment)
 
     def own_links(
         self, a: str, b: str, *, latency: str = "one_way_s", bandwidth: str = "bytes_per_s", jitter: str | None = None
@@ -189,33 +180,6 @@ class Setting:
             self.number(latency), self.number(bandwidth, above=0), jitter=self.number(jitter, most=1) if jitter else 0.0
         )
         return LinkSpec(a, b, law), LinkSpec(b, a, law)
-
-    @cached_property
-    def draft_profile(self) -> Profile:
-        """Of the GPU at the other end: ``network.draft_hardware``, or one like the target's."""
-        given, network = self.deployment.scenario.target, self.deployment.scenario.network
-        if network is None or network.draft_hardware is None:
-            return self.deployment.profile
-        return load_profile(network.draft_hardware, engine=given.engine, dtype=given.dtype)
-
-    def draft_passes(
-        self, candidate: Candidate, k: int, *, device: str, profile: Profile | None = None
-    ) -> tuple[Pass, ...]:
-        """``k`` passes of a draft model on one GPU: of ``draft_profile``, or another."""
-        given = self.deployment.scenario.target
-        return draft_passes(
-            candidate.drafter, k, device=device, profile=profile or self.draft_profile, engine=self.deployment.engine,
-            dtype=given.dtype, kv_dtype=given.kv_dtype,
-        )  # fmt: skip
-
-    def draft_alone(self, candidate: Candidate) -> RoundProgram:
-        """The draft model decoding plainly on an engine of its own, on one GPU of ``draft_profile``."""
-        given, model = self.deployment.scenario.target, candidate.drafter.model
-        assert model is not None
-        return draft_verify(
-            model, k=0, profile=self.draft_profile, engine=self.deployment.engine,
-            dtype=candidate.drafter.weight_dtype(given.dtype), kv_dtype=given.kv_dtype,
-        )  # fmt: skip
 
     def device_passes(self, candidate: Candidate, k: int, *, device: str) -> tuple[Pass, ...]:
         """``k`` passes of a draft model on a device whose ``draft_s`` and ``prompt_s`` the system's numbers give."""
@@ -238,29 +202,6 @@ class Setting:
         """Seconds of these passes for one sequence at the traffic's mean context."""
         batch = Batch(1.0, self.deployment.decode_context_tokens)
         return float(sum(p.repeats * float(p.cost(p.shape(batch)).total_s) for p in passes))
-
-    def drafted_bytes(self, candidate: Candidate) -> float:
-        """What a drafted token takes on a link: its number, and the 16-bit distribution that it was drawn from."""
-        return TOKEN_BYTES + 2.0 * candidate.drafter.draft_vocab
-
-    def draft_memory(self, candidate: Candidate) -> Memory:
-        """Where the memory of a GPU goes that holds the draft model alone, under the scenario's limits."""
-        given, limits, model = (
-            self.deployment.scenario.target,
-            self.deployment.scenario.serving,
-            candidate.drafter.model,
-        )
-        assert model is not None
-        return cache_memory(
-            model,
-            hardware=self.draft_profile.hardware,
-            dtype=candidate.drafter.weight_dtype(given.dtype),
-            kv_dtype=given.kv_dtype,
-            gpu_memory_utilization=limits.gpu_memory_utilization or DEFAULT_UTILIZATION,
-            max_num_batched_tokens=limits.max_num_batched_tokens,
-            max_num_seqs=limits.max_num_seqs,
-            block_size=limits.block_size,
-        )
 
     def draft_bytes(self, candidate: Candidate) -> tuple[float, float]:
         """Bytes of a draft model's weights on one GPU, and of a token in its cache."""
@@ -291,12 +232,6 @@ class Setting:
             block_bytes=block,
             num_gpu_blocks=int(left // block),
         )
-
-    def draft_device(self, candidate: Candidate, gpus: int = 1) -> Device:
-        """``gpus`` GPUs at the other end, each with the draft model alone."""
-        memory = self.draft_memory(candidate)
-        name = self.draft_profile.hardware.name
-        return Device("drafter", name, gpus, memory.weight_bytes, memory.cache_bytes)
 
     def replica(self, candidate: Candidate | None, k: int, memory: Memory | None = None) -> Device:
         """The scenario's replica, with a drafter beside the target or without; ``memory`` where it holds more."""

@@ -68,7 +68,7 @@ def _compose(setting: Setting) -> Composition:
     assert process is not None
     gamma, nodes = setting.most(candidate, setting.count("gamma")), setting.count("nodes", most=given.target.layers)
     there, back = setting.own_links("node 1", f"node {nodes}")
-    drafting = setting.draft_passes(candidate, gamma, device="node 1", profile=given.profile)
+    drafting = setting.other_end.passes(candidate, gamma, device="node 1", profile=given.profile)
     whole = setting.verify_pass(gamma, device=f"node {nodes}")
     hidden = 2.0 * given.target.hidden
     layers = [len(part) for part in np.array_split(np.arange(given.target.layers), nodes)]

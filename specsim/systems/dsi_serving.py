@@ -39,11 +39,11 @@ def compose(setting: Setting) -> Composition:
     k, targets = setting.count("lookahead"), setting.count("targets")
     candidate, _ = setting.best(setting.drafters("draft_model"))
     k = setting.most(candidate, k)
-    links = setting.links("drafter", "target")
+    links = setting.other_end.links("drafter", "target")
     process = candidate.process
     assert process is not None
     programs = {
-        DRAFTING: _alone(k, setting.draft_passes(candidate, k, device="drafter")),
+        DRAFTING: _alone(k, setting.other_end.passes(candidate, k, device="drafter")),
         0: _alone(0, (setting.verify_pass(0, device="target"),)),
         k: _alone(k, (setting.verify_pass(k, device="target"),)),
     }
@@ -52,7 +52,7 @@ def compose(setting: Setting) -> Composition:
     price = {key: _curve(program, cache_tokens) for key, program in programs.items()}
     if price[DRAFTING](1.0) > k * price[0](1.0):
         raise NotApplicable(f"needs a drafter no slower than its target, and {candidate.short} is slower here")
-    sent = setting.drafted_bytes(candidate)
+    sent = setting.other_end.drafted_bytes(candidate)
 
     def run(requests: Requests, rng: np.random.Generator) -> Outcome:
         serving.check(requests.prompt_tokens, requests.output_tokens, k)
@@ -64,7 +64,7 @@ def compose(setting: Setting) -> Composition:
         ran_with=f"{candidate.short}, lookahead {k}, {targets} targets",
         run=run,
         programs=programs,
-        devices=(replica, setting.draft_device(candidate)),
+        devices=(replica, setting.other_end.device(candidate)),
         assumed=(
             "cancelling is free; a pass that is cancelled midway is counted whole",
             "a drafted token travels with its 16-bit distribution",

@@ -82,13 +82,13 @@ def simulate(
 
 def _compose(setting: Setting) -> Composition:
     candidate, _ = setting.best(setting.drafters("draft_model"))
-    links = setting.links("target", "drafter")
+    links = setting.other_end.links("target", "drafter")
     process = candidate.process
     assert process is not None
-    step_s = setting.seconds_alone(setting.draft_passes(candidate, 2, device="drafter")[1:])
+    step_s = setting.seconds_alone(setting.other_end.passes(candidate, 2, device="drafter")[1:])
     target_s = setting.seconds_alone((setting.verify_pass(0, device="target"),))
     gamma = setting.most(candidate, max(1, round(target_s / step_s)))
-    drafting = setting.draft_passes(candidate, gamma, device="drafter")
+    drafting = setting.other_end.passes(candidate, gamma, device="drafter")
     first = replace(drafting[0], bytes_in=TOKEN_BYTES * (gamma + 1), prompt_bytes_in=TOKEN_BYTES)
     program = RoundProgram(
         f"draft {gamma} beside verify",
@@ -96,7 +96,7 @@ def _compose(setting: Setting) -> Composition:
         (setting.verify_pass(gamma - 1, device="target"), first, *drafting[1:]),
         setting.host(candidate, gamma - 1),
     )
-    cache, apart = setting.deployment.serving(None, 0), setting.draft_memory(candidate)
+    cache, apart = setting.deployment.serving(None, 0), setting.other_end.memory(candidate)
     place = Topology(
         (
             ServerSpec("target", num_blocks=cache.num_blocks, block_size=cache.block_size),
@@ -104,7 +104,7 @@ def _compose(setting: Setting) -> Composition:
         ),
         links,
         home="target",
-        reply_bytes=gamma * setting.drafted_bytes(candidate),
+        reply_bytes=gamma * setting.other_end.drafted_bytes(candidate),
     )
     return on_servers(
         setting,
@@ -117,7 +117,7 @@ def _compose(setting: Setting) -> Composition:
             "a drafted token travels with its 16-bit distribution",
             "every step is priced as verifying the whole window",
         ),
-        devices=(setting.replica(None, 0), setting.draft_device(candidate)),
+        devices=(setting.replica(None, 0), setting.other_end.device(candidate)),
         topology=place,
         one_at_a_time=True,
     )

@@ -173,12 +173,12 @@ def _compose(setting: Setting) -> Composition:
     kept, mean = setting.number("kept", most=1), setting.number("step_tokens", least=1)
     size = 1e9 * setting.number("judge_billions")
     given, serving = setting.deployment, setting.deployment.serving(None, 0)
-    apart = setting.draft_memory(candidate)
+    apart = setting.other_end.memory(candidate)
     cache_tokens = min(serving.usable_blocks * serving.block_size, apart.cache_tokens)
     target = given.program(None, 0)
     programs = {
         0: target,
-        DRAFTER: setting.draft_alone(candidate),
+        DRAFTER: setting.other_end.alone(candidate),
         JUDGE: judging(target, size / given.target.parameters),
     }
     limits = {"max_tokens": cache_tokens, "chunk_tokens": serving.max_num_batched_tokens}
@@ -201,7 +201,7 @@ def _compose(setting: Setting) -> Composition:
         programs=programs,
         devices=(
             setting.replica(None, 0),
-            setting.draft_device(candidate),
+            setting.other_end.device(candidate),
             Device("judge", hardware.name, judge_gpus, 2.0 * size / judge_gpus, 0.0),
         ),
         assumed=(

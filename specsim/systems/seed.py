@@ -65,7 +65,7 @@ def _compose(setting: Setting) -> Composition:
     assert process is not None
     k, branches = setting.most(candidate, setting.count("k")), setting.count("branches")
     program = across(
-        setting.draft_passes(candidate, k, device="drafter", profile=given.profile),
+        setting.other_end.passes(candidate, k, device="drafter", profile=given.profile),
         setting.verify_pass(k, device="target"),
         setting.host(candidate, k),
         k,

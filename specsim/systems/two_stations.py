@@ -35,7 +35,7 @@ def compose(setting: Setting) -> Composition:
     uplink = LinkLaw(bytes_per_s=setting.number("uplink_bytes_per_s", above=0), sharing="shared")
     down, up = setting.own_links(SMALL, MACRO, latency="fronthaul_s", bandwidth="fronthaul_bytes_per_s")
     seats = BATCHES_IN_FLIGHT * most
-    cache, apart = setting.deployment.serving(None, 0), setting.draft_memory(candidate)
+    cache, apart = setting.deployment.serving(None, 0), setting.other_end.memory(candidate)
     together = Batching(most, window_s=MOMENT_S)
     place = Topology(
         (
@@ -63,7 +63,7 @@ def compose(setting: Setting) -> Composition:
             "a drafted token travels with its 16-bit distribution, a prompt token with its number",
             "an answer's way to the user is not charged",
         ),
-        devices=(setting.replica(None, 0), setting.draft_device(candidate)),
+        devices=(setting.replica(None, 0), setting.other_end.device(candidate)),
         topology=place,
         seats=seats,
     )
@@ -71,7 +71,7 @@ def compose(setting: Setting) -> Composition:
 
 def program(setting: Setting, candidate: Candidate, k: int) -> RoundProgram:
     """Upload (prompts only), draft, fronthaul, verify, fronthaul."""
-    first, *rest = setting.draft_passes(candidate, k, device=SMALL)
+    first, *rest = setting.other_end.passes(candidate, k, device=SMALL)
     asked = timed_pass("upload", MOMENT_S, device=USER, prefill_s_per_token=MOMENT_S)
     drafting = (replace(first, after=(asked.name,), prompt_bytes_in=TOKEN_BYTES), *rest)
     made = across(
@@ -79,7 +79,7 @@ def program(setting: Setting, candidate: Candidate, k: int) -> RoundProgram:
         setting.verify_pass(k, device=MACRO),
         setting.host(candidate, k),
         k,
-        bytes_in=k * setting.drafted_bytes(candidate),
+        bytes_in=k * setting.other_end.drafted_bytes(candidate),
         prompt_bytes_in=TOKEN_BYTES,
     )
     seen = timed_pass(

@@ -267,6 +267,6 @@ def test_all_that_is_missing_is_named_at_once(name):
 
 def test_a_draft_model_alone_decodes_like_a_target():
     bare = Scenario.from_dict({"target": {"model": "meta-llama/Llama-3.2-1B", "hardware": "h100_sxm"}})
-    alone = Setting(DEPLOYED).draft_alone(DEPLOYED.candidates[0])
+    alone = Setting(DEPLOYED).other_end.alone(DEPLOYED.candidates[0])
     batch = Batch(4.0, 2000.0)
     assert float(alone.seconds(batch)) == float(deploy(bare).program(None, 0).seconds(batch))
