@@ -118,7 +118,8 @@ def _measured(live: pd.DataFrame) -> pd.DataFrame:
     """Throughput, speedup and seconds of a round by part of every cell; ``spread`` between repeats over the mean.
 
     Of every repeat the median round, as a visit to a kernel is its median sample; of repeats, as of visits, the middle
-    mean.
+    mean. Tokens a round are counted over all contexts and batches, since one cell has few rounds and acceptance depends
+    on neither (of an n-gram on the last bytes, where it is imposed on nothing).
     """
     parts = [c for c in live.columns if c.endswith("_s") and c != "wall_s"]
     live = live.astype(dict.fromkeys([*parts, "wall_s"], float)).fillna({"draft_s": 0.0})
@@ -126,7 +127,8 @@ def _measured(live: pd.DataFrame) -> pd.DataFrame:
     where = [*CASE, "k"]
     repeats = live.groupby([*where, "repeat"])[[*parts, "busy_s", "wall_s"]].median()
     cells = repeats.groupby(where).agg(lambda x: middle_mean(x.to_numpy()))
-    cells["per_round"] = live.groupby(where)["tokens"].mean() / cells.index.get_level_values("batch")
+    gained = live.groupby(["pair", "k"])[["tokens", "batch"]].sum()
+    cells = cells.join((gained["tokens"] / gained["batch"]).rename("per_round"), on=["pair", "k"])
     cells["per_s"] = cells["per_round"] * cells.index.get_level_values("batch") / cells["busy_s"]
     cells["stolen"] = 1.0 - cells["busy_s"] / cells["wall_s"]
     each = cells["per_round"].reindex(repeats.index.droplevel("repeat")).to_numpy() / repeats["busy_s"]

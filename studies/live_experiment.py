@@ -32,7 +32,7 @@ class Grid:
     contexts: tuple[int, ...] = (192, 576)
     batches: tuple[int, ...] = (1, 2, 4, 8)
     ks: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8)
-    repeats: int = 6
+    repeats: int = 8
     rounds: int = 8
     runs: tuple[int, ...] = (6, 5, 4, 3)
     """Live runs of each K in a repeat, by batch: a larger one gains more tokens in each."""

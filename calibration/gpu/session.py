@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -66,7 +66,8 @@ class Session:
     def _measure(self, point: Point, variants: tuple[str, ...]) -> None:
         kernels = {name: k for name, k in self.workshop.prepare(point).items() if not variants or name in variants}
         for (name, kernel), timing in zip(kernels.items(), self.time(list(kernels.values())), strict=True):
-            for row in rows_of(point, name, kernel, timing, at_s=self.elapsed_s):
+            mode: Literal["graph", "eager"] = "graph" if self.cuda and not kernel.eager else "eager"
+            for row in rows_of(point, name, timing, mode=mode, at_s=self.elapsed_s):
                 self.add(table_of(point), dtype=str(self.workshop.dtype)[6:], **row)
 
     def time(self, kernels: list[Prepared]) -> list[Timing]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import pandas as pd
 from calibration.measure.device import Device
 from calibration.measure.points import Point
 from calibration.measure.samples import COLUMNS, medians
-from calibration.measure.timers import Prepared, Timing
+from calibration.measure.timers import Timing
 from specsim.errors import InputError
 
 RENAMED = {
@@ -25,9 +25,10 @@ TABLES = {"gemm": "gemm", "attention": "attention", "prefill": "attention"}
 OWN = ("op", "dtype", "kernel", "mode", "repeat", "latency_us", "status", "at_s")
 
 
-def rows_of(point: Point, variant: str, kernel: Prepared, timing: Timing, *, at_s: float) -> list[dict[str, Any]]:
+def rows_of(
+    point: Point, variant: str, timing: Timing, *, mode: Literal["graph", "eager"], at_s: float
+) -> list[dict[str, Any]]:
     """A row for every sample, times in microseconds a call."""
-    mode = "eager" if kernel.eager else "graph"
     return [
         {**_columns(point), "kernel": variant, "mode": mode, "repeat": i, "latency_us": round(seconds * 1e6, 3),
          "status": "ok", "at_s": round(at_s, 1)}

@@ -58,6 +58,7 @@ def test_the_script_measures_every_part_in_its_small_form(tmp_path: Path) -> Non
     assert all(row["status"] == "ok" for name in ("attention", "gemm", "around") for row in tables[name])
     asked = "op dtype heads kv_heads head_dim batch query_tokens kv_tokens kernel mode repeat latency_us"
     assert set(asked.split()) <= set(tables["attention"][0])
+    assert {row["mode"] for row in tables["attention"]} == {"eager"}  # a processor captures nothing
     assert {"m", "n", "k", "latency_us"} <= set(tables["gemm"][0])
     assert {"model", "layers", "mode", "repeat", "latency_us"} <= set(tables["steps"][0])
     assert {(row["batch"], row["k"]) for row in tables["live"]} == {(b, k) for b in "12" for k in "02"}
@@ -71,6 +72,20 @@ def test_the_script_measures_every_part_in_its_small_form(tmp_path: Path) -> Non
     assert profile.verify["fp32"].queries.tolist() == [1.0, 3.0]
     assert profile.host is not None
     assert {"gemm.fp32", "attention.verify.fp32", "host"} <= set(errors)
+
+
+def test_the_script_needs_no_package_that_a_machine_with_pytorch_may_lack() -> None:
+    script = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"pyarrow", "typer", "click", "rich", "pydantic", "simpy", "prometheus_client"}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Absent())
+import calibration.gpu.__main__
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_the_device_it_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -152,7 +167,7 @@ def test_the_layouts_hold_what_is_asked_of_a_gpu() -> None:
 
 def write_tables(here: Session) -> None:
     for point in candidates([SMALL], dtype="fp32", grid=TINY):
-        for row in rows_of(point, "x", Prepared(print), Timing(np.full(2, 2e-3), np.full(2, 2e-3)), at_s=1.0):
+        for row in rows_of(point, "x", Timing(np.full(2, 2e-3), np.full(2, 2e-3)), mode="graph", at_s=1.0):
             here.add(table_of(point), dtype="float32", **row)
     here.machine = {"device": here.found.identity, "dtype": "fp32"}
 
