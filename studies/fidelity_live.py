@@ -170,7 +170,7 @@ def report(found: Comparison) -> str:
     """The tables, every group, targets beside measured values."""
     machine, cells, errors = found.machine, found.cells, found.errors
     device = machine["device"]
-    loads = [load[0] for load in machine["load_average"]]
+    loads, repeats = [load[0] for load in machine["load_average"]], machine["grid"]["repeats"]
     out = [
         (
             f"{device['name']}, {device['threads']} thread, torch {device['versions']['torch']}, {machine['date']}; "
@@ -180,7 +180,10 @@ def report(found: Comparison) -> str:
             f"load average {min(loads):.2f} to {max(loads):.2f} while measuring (1 is this run); "
             f"wall time taken by others: median {cells['stolen'].median():.1%}, most {cells['stolen'].max():.1%}"
         ),
-        f"spread of the speedup between repeats: median {found.spread:.1%}, most {cells['spread'].max():.1%}",
+        (
+            f"spread of the speedup between repeats: median {found.spread:.1%}, most {cells['spread'].max():.1%}; "
+            f"of their mean over {repeats} repeats {found.spread / repeats**0.5:.1%}"
+        ),
         "",
         "speedup over plain decoding, measured / predicted, and tokens/s of plain decoding",
     ]
