@@ -58,14 +58,17 @@ class Tree:
     def expected_tokens(self, rank_acceptance: ArrayLike) -> float:
         """Tokens per round, bonus included, when child j of an accepted node is the accepted one with p_j.
 
-        Sum over nodes of the product of p along the path, the root counting 1 (Sequoia, arXiv 2402.12374). Ranks beyond
-        the vector are never accepted.
+        Sum over nodes of the product of p along the path, the root counting 1 (Sequoia, arXiv 2402.12374).
         """
+        return float(self.node_survival(rank_acceptance).sum())
+
+    def node_survival(self, rank_acceptance: ArrayLike) -> Floats:
+        """P(a node is on the accepted path), the root's being 1, shape (size,). Ranks beyond the vector never are."""
         p = np.asarray(rank_acceptance, dtype=np.float64)
         worth = np.ones(self.size)
         for i, (parent, rank) in enumerate(zip(self.parents[1:], self.ranks[1:], strict=True), start=1):
             worth[i] = worth[parent] * (p[rank] if rank < len(p) else 0.0)
-        return float(worth.sum())
+        return worth
 
 
 def chain(k: int) -> Tree:

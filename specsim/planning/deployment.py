@@ -71,18 +71,10 @@ class Deployment:
 
     def memory(self, candidate: Candidate | None, k: int) -> Memory:
         """Where a GPU's memory goes; a drafter's weights and cache take their share."""
-        limits = self.scenario.serving
         return cache_memory(
-            self.target,
-            candidate.drafter if candidate and k else None,
-            k=k,
-            hardware=self.profile.hardware,
-            gpu_memory_utilization=limits.gpu_memory_utilization or 0.9,
-            max_num_batched_tokens=limits.max_num_batched_tokens,
-            max_num_seqs=limits.max_num_seqs,
-            block_size=limits.block_size,
-            **self.precision,
-        )
+            self.target, candidate.drafter if candidate and k else None, k=k, hardware=self.profile.hardware,
+            **self.scenario.serving.memory_limits, **self.precision,
+        )  # fmt: skip
 
     def serving(self, candidate: Candidate | None, k: int) -> Serving:
         """Limits of the replica, with as many cache blocks as the scenario gives or the memory leaves."""

@@ -8,7 +8,6 @@ from functools import cached_property
 from specsim.cost.memory import Memory, cache_memory
 from specsim.cost.profile import Profile, load_profile
 from specsim.planning.deployment import Candidate, Deployment
-from specsim.scenario.sections import DEFAULT_UTILIZATION
 from specsim.simulation.links import LinkLaw
 from specsim.simulation.program import Pass, RoundProgram
 from specsim.simulation.topology import LinkSpec
@@ -65,22 +64,12 @@ class OtherEnd:
 
     def memory(self, candidate: Candidate) -> Memory:
         """Where the memory of a GPU goes that holds the draft model alone, under the scenario's limits."""
-        given, limits, model = (
-            self.deployment.scenario.target,
-            self.deployment.scenario.serving,
-            candidate.drafter.model,
-        )
+        given, model = self.deployment.scenario.target, candidate.drafter.model
         assert model is not None
         return cache_memory(
-            model,
-            hardware=self.profile.hardware,
-            dtype=candidate.drafter.weight_dtype(given.dtype),
-            kv_dtype=given.kv_dtype,
-            gpu_memory_utilization=limits.gpu_memory_utilization or DEFAULT_UTILIZATION,
-            max_num_batched_tokens=limits.max_num_batched_tokens,
-            max_num_seqs=limits.max_num_seqs,
-            block_size=limits.block_size,
-        )
+            model, hardware=self.profile.hardware, dtype=candidate.drafter.weight_dtype(given.dtype),
+            kv_dtype=given.kv_dtype, **self.deployment.scenario.serving.memory_limits,
+        )  # fmt: skip
 
     def device(self, candidate: Candidate, gpus: int = 1) -> Device:
         """``gpus`` GPUs at the other end, each with the draft model alone."""

@@ -146,7 +146,6 @@ class Setting:
         """
         k = program.k if candidate else 0
         serving = self.deployment.serving(candidate, k)
-        prefill_s = float(prefill_seconds(self.deployment, candidate, k))
         deployment = self.deployment
         workload = deployment.workload
         assert workload is not None
@@ -161,6 +160,7 @@ class Setting:
             users = workload.arrivals.concurrency if isinstance(workload.arrivals, ClosedLoop) else most
             return 0, float(round_s(np.array([float(min(users, most))]))[0]) / tokens
         output = workload.mean_output_tokens
+        prefill_s = float(prefill_seconds(deployment, candidate, k))
         law = {"tokens_per_round": tokens, "output_tokens": output, "prefill_s": prefill_s}
         load = steady_load(rate, round_s=round_s, max_batch=most, **law)
         if load.stable:

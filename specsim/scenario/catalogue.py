@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from specsim.errors import InputError
-from specsim.scenario.sections import DEFAULT_UTILIZATION, Drafter, Serving, Target
+from specsim.scenario.sections import Drafter, Serving, Target
 from specsim.scenario.traffic import Tokens, Workload
 
 if TYPE_CHECKING:
@@ -120,10 +120,7 @@ def _blocks(shape: ModelShape, gpu: Hardware, drafter: Drafter | None, k: int, t
         tensor_parallel=target.tensor_parallel,
         dtype=target.dtype,
         kv_dtype=target.kv_dtype,
-        gpu_memory_utilization=serving.gpu_memory_utilization or DEFAULT_UTILIZATION,
-        max_num_batched_tokens=serving.max_num_batched_tokens,
-        max_num_seqs=serving.max_num_seqs,
-        block_size=serving.block_size,
+        **serving.memory_limits,
     ).num_gpu_blocks
 
 

@@ -9,7 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from specsim.scenario.fields import Section
-from specsim.scenario.sections import Drafter, Network, Price, Serving, Shown, Simulation, Slo, Target
+from specsim.scenario.sections import (
+    DEFAULT_UTILIZATION,
+    Drafter,
+    Network,
+    Price,
+    Serving,
+    Shown,
+    Simulation,
+    Slo,
+    Target,
+)
 from specsim.scenario.traffic import Workload
 
 SECTIONS: Mapping[str, type[Section]] = {
@@ -80,7 +90,7 @@ class Scenario:
                 if key not in section.model_fields_set and value is not None:
                     lines.append(f"{name}.{key} = {json.dumps(value)}")
         if self.serving.num_gpu_blocks is None and self.serving.gpu_memory_utilization is None:
-            lines.append("serving.gpu_memory_utilization = 0.9")
+            lines.append(f"serving.gpu_memory_utilization = {DEFAULT_UTILIZATION}")
         return tuple(lines)
 
 

@@ -238,6 +238,16 @@ class Serving(Section):
             )
         return self
 
+    @property
+    def memory_limits(self) -> dict[str, Any]:
+        """What decides how much of a GPU's memory the cache has, as ``cost.memory.cache_memory`` takes it."""
+        return {
+            "gpu_memory_utilization": self.gpu_memory_utilization or DEFAULT_UTILIZATION,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "max_num_seqs": self.max_num_seqs,
+            "block_size": self.block_size,
+        }
+
 
 class Slo(Section):
     """Limits of latency, all of which must hold."""

@@ -12,7 +12,6 @@ from specsim.cost.drafting import load_draft_host
 from specsim.cost.memory import Memory, cache_memory
 from specsim.cost.shapes import Segment, StepShape, StepTime
 from specsim.cost.step import StepCost
-from specsim.scenario.sections import DEFAULT_UTILIZATION
 from specsim.simulation.program import Batch, Pass, RoundProgram
 from specsim.systems.draft_verify import logit_rows, prefill_segments
 
@@ -32,18 +31,11 @@ def memory_with(setting: Setting, drafters: Sequence[tuple[Drafter, int]]) -> Me
 
 def memory_beside(setting: Setting, weight_bytes: float, token_bytes: float) -> Memory:
     """The same with so many bytes of weights beside the target, and of cache a token, on each GPU."""
-    limits = setting.deployment.scenario.serving
+    given = setting.deployment
     return cache_memory(
-        setting.deployment.target,
-        hardware=setting.deployment.profile.hardware,
-        gpu_memory_utilization=limits.gpu_memory_utilization or DEFAULT_UTILIZATION,
-        max_num_batched_tokens=limits.max_num_batched_tokens,
-        max_num_seqs=limits.max_num_seqs,
-        block_size=limits.block_size,
-        beside_weight_bytes=weight_bytes,
-        beside_token_bytes=token_bytes,
-        **setting.deployment.precision,
-    )
+        given.target, hardware=given.profile.hardware, beside_weight_bytes=weight_bytes, beside_token_bytes=token_bytes,
+        **given.scenario.serving.memory_limits, **given.precision,
+    )  # fmt: skip
 
 
 def model_pass(

@@ -19,6 +19,9 @@ from specsim.errors import InputError
 from specsim.simulation.program import Batch, Pass, RoundProgram
 from specsim.systems.draft_verify import iteration_load, logit_rows, prefill_segments
 
+TREE_ASSUMED = "attention of a tree is priced as a chain's of as many tokens"
+"""What every composition that drafts trees says was assumed."""
+
 
 def draft_tree(
     target: ModelShape,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from specsim.drafting.trees import beam_tree
 from specsim.systems.composition import Composition, on_the_replica
 from specsim.systems.descriptor import Parameter, System
+from specsim.systems.draft_tree import TREE_ASSUMED
 from specsim.systems.tree_rounds import TreeRounds
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def _compose(setting: Setting) -> Composition:
         ran_with=f"{candidate.short}, tree of {tree.size} in {steps} passes of {branches}",
         assumed=(
             "acceptance by rank is the same in every context, so the tree has one shape: no gain from following it",
-            "attention of a tree is priced as a chain's of as many tokens",
+            TREE_ASSUMED,
         ),
     )
 

@@ -19,6 +19,7 @@ from specsim.simulation.in_series import Drawn, in_series
 from specsim.simulation.program import Batch
 from specsim.systems.composition import Composition, NotApplicable, on_the_replica
 from specsim.systems.descriptor import Parameter, System
+from specsim.systems.draft_tree import TREE_ASSUMED
 from specsim.systems.reproduction import Row
 from specsim.systems.tree_rounds import TreeRounds, run_tree
 
@@ -158,7 +159,7 @@ def _compose(setting: Setting) -> Composition:
         ran_with=f"{candidate.short}, tree of {tree.size}, {tree.depth} levels",
         assumed=(
             "acceptance by rank is the same in every context (the paper's own assumption)",
-            "attention of a tree is priced as a chain's of as many tokens",
+            TREE_ASSUMED,
         ),
         one_at_a_time=True,
     )

@@ -22,6 +22,7 @@ from specsim.simulation.program import RoundProgram
 from specsim.simulation.round_rules import DrawnRounds
 from specsim.systems.composition import Composition, on_servers
 from specsim.systems.descriptor import Parameter, System
+from specsim.systems.draft_tree import TREE_ASSUMED
 from specsim.systems.reproduction import Row
 from specsim.systems.sequoia import SHIPPED_ACCEPTANCE
 from specsim.systems.tree_rounds import TreeRounds, run_tree
@@ -207,7 +208,7 @@ def _compose(setting: Setting) -> Composition:
         assumed=(
             "the n-grams' table is on the host and takes no time",
             "acceptance by rank is the same in every context",
-            "attention of a tree is priced as a chain's of as many tokens",
+            TREE_ASSUMED,
         ),
         one_at_a_time=True,
     )

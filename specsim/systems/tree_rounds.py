@@ -57,11 +57,8 @@ class TreeRounds:
     def survival(self, k: int) -> Floats:
         """P(a path of i + 1 tokens is accepted), shape (k,); 0 below the tree's depth."""
         self._only(k)
-        p = np.asarray(self.rank_acceptance, dtype=np.float64)
-        worth = np.ones(self.tree.size)
-        for i, (parent, rank) in enumerate(zip(self.tree.parents[1:], self.tree.ranks[1:], strict=True), start=1):
-            worth[i] = worth[parent] * (p[rank] if rank < len(p) else 0.0)
-        reached = np.bincount(self.tree.levels, weights=worth, minlength=k + 1)
+        survival = self.tree.node_survival(self.rank_acceptance)
+        reached = np.bincount(self.tree.levels, weights=survival, minlength=k + 1)
         return np.asarray(reached[1 : k + 1])
 
     def start(self, n: int, rng: np.random.Generator) -> NDArray[Any]:  # noqa: ARG002 - the interface's argument
