@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from specsim.cost.law import ARITHMETIC
 from specsim.cost.profile import SCHEMA
 from specsim.cost.shapes import Floats
 from specsim.errors import InputError
+from specsim.files import replace_file
 
 ENGINES = ("vllm", "sglang", "trtllm")
 DTYPES = ("bf16", "fp8", "fp8_block")
@@ -271,9 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
                     print("  same as shipped" if same else f"  DIFFERS from {path}")
                 else:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    beside = path.with_suffix(".partial")
-                    beside.write_bytes(content)
-                    beside.replace(path)
+                    replace_file(path, partial(Path.write_bytes, data=content))
     return 1 if different else 0
 
 

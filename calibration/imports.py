@@ -28,6 +28,7 @@ from specsim.cost.model_shape import ModelShape
 from specsim.cost.profile import ANY_ENGINE, MEASURED_SCHEMA, profile_names, read_profile
 from specsim.cost.shapes import Floats
 from specsim.errors import InputError
+from specsim.files import replace_file
 
 Written = tuple[str, dict[str, dict[str, dict[str, float]]], tuple[str, ...]]
 """Where a profile went, its held-out errors by section and layer, and notes."""
@@ -253,7 +254,5 @@ def _write(out: str, content: bytes) -> Written:
     path = Path(out)
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent}", field="--out")
-    beside = path.with_name(path.name + ".partial")
-    beside.write_bytes(content)
-    beside.replace(path)
+    replace_file(path, lambda beside: beside.write_bytes(content))
     return out, dict(profile.provenance["errors"]), tuple(profile.provenance["notes"])

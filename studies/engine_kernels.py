@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 
+from specsim.files import replace_file
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
@@ -200,10 +202,8 @@ def read(folder: Path = RESULTS) -> Results:
 
 def write(results: Results, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "results.json"
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(asdict(results), indent=1) + "\n")
-    beside.replace(path)
+    text = json.dumps(asdict(results), indent=1) + "\n"
+    replace_file(folder / "results.json", lambda beside: beside.write_text(text))
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import pandas as pd
 from calibration.measure import points
 from calibration.measure.points import Point
 from calibration.measure.samples import Samples, medians, middle_mean
+from specsim.files import replace_file
 
 SEED = 20
 SMALL_PASS = 1 << 20
@@ -303,10 +304,3 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """A Parquet file, written beside and renamed; numbers in 32 bits."""
     small = table.astype({c: np.float32 for c, kind in table.dtypes.items() if kind == np.float64})
     replace_file(path, lambda beside: small.to_parquet(beside, index=False, compression="zstd"))
-
-
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside and rename."""
-    beside = path.with_name(f".{path.name}.part")
-    write(beside)
-    beside.replace(path)

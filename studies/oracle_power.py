@@ -15,12 +15,14 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from specsim.errors import InputError
+from specsim.files import replace_file
 from specsim.verification.batch_mutants import BATCH_MUTANTS
 from specsim.verification.batched import Floats, Ints, inverse_cdf, token
 from specsim.verification.case import random_case, tv
@@ -99,9 +101,7 @@ def measure(size: Size, folder: Path, say: Callable[[str], None]) -> None:
     ):
         start = time.process_time()
         table = pd.DataFrame(list(rows))
-        new = folder / f".{name}.csv"
-        table.to_csv(new, index=False)
-        new.replace(folder / f"{name}.csv")
+        replace_file(folder / f"{name}.csv", partial(table.to_csv, index=False))
         say(f"{name}: {len(table)} rows, {time.process_time() - start:.0f} s of processor time")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import specsim.drafting
 from specsim.acceptance.signals import Signals
 from specsim.drafting.learned_window import LearnedWindow, Network, counted, train
+from specsim.files import replace_file
 from specsim.theory.tokens import expected_tokens_iid
 
 LOW, HIGH, SWITCH, MOST = 0.2, 0.97, 0.05, 12
@@ -54,9 +55,7 @@ def main() -> None:
         made = compare(network, c)
         print(f"  c = {c:4.2f}   {made['static']:.3f}   {made['learned']:.3f}   {made['oracle']:.3f}")
     path = Path(specsim.drafting.__file__).parent / "learned_window.json"
-    beside = path.with_suffix(".json.part")
-    beside.write_text(network.as_json(), encoding="utf-8")
-    beside.replace(path)
+    replace_file(path, lambda beside: beside.write_text(network.as_json(), encoding="utf-8"))
     print(f"wrote {path}")
 
 

@@ -19,6 +19,7 @@ from calibration.measure.kernels import Workshop
 from calibration.measure.points import Point
 from calibration.measure.session import out_of_memory
 from calibration.measure.timers import Prepared, Timing, WrongOutputError, time_kernels
+from specsim.files import replace_file
 
 SAVE_EVERY_S = 15.0
 
@@ -92,11 +93,11 @@ class Session:
         self.out.mkdir(parents=True, exist_ok=True)
         for name in sorted(self._changed):
             rows = pd.DataFrame(self.tables[name])
-            _replace(self.out / f"{name}.csv", lambda path, rows=rows: rows.to_csv(path, index=False))
+            replace_file(self.out / f"{name}.csv", lambda path, rows=rows: rows.to_csv(path, index=False))
         self._changed.clear()
         machine = json.dumps(self.machine, indent=1) + "\n"
-        _replace(self.out / "machine.json", lambda path: path.write_text(machine))
-        _replace(self.out / "log.txt", lambda path: path.write_text("\n".join(self.notes) + "\n"))
+        replace_file(self.out / "machine.json", lambda path: path.write_text(machine))
+        replace_file(self.out / "log.txt", lambda path: path.write_text("\n".join(self.notes) + "\n"))
         self._saved = self.elapsed_s
 
     @contextmanager
@@ -139,9 +140,3 @@ class Session:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0][:200]
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    write(beside)
-    beside.replace(path)

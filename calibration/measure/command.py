@@ -20,6 +20,7 @@ from specsim.cost.model import load_model
 from specsim.cost.model_shape import ModelShape
 from specsim.cost.profile import Profile, read_profile
 from specsim.errors import InputError
+from specsim.files import replace_file
 from specsim.report.progress import progress
 
 DEFAULT_MODELS = {"cuda": ("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-1B"), "cpu": ("Qwen/Qwen3-0.6B",)}
@@ -104,9 +105,7 @@ def calibrate(
     document = fit_profile(medians(table, clock=clock), found, shapes, dtype=kind, provenance=provenance)
     content = (json.dumps(document, separators=(",", ":"), allow_nan=False) + "\n").encode()
     profile = read_profile(content, file=out.name)
-    beside = out.with_name(out.name + ".partial")
-    beside.write_bytes(content)
-    beside.replace(out)
+    replace_file(out, lambda beside: beside.write_bytes(content))
     return Calibrated(profile, document, out, samples.path, outcome, found)
 
 

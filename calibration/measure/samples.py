@@ -15,6 +15,7 @@ from calibration.measure.points import Point
 from calibration.measure.timers import Timing
 from specsim.cost.shapes import Floats
 from specsim.errors import InputError
+from specsim.files import replace_file
 
 COLUMNS = ("point", "kind", "variant", "sample", "wall_s", "busy_s", "status", "at_s")
 META = b"specsim"
@@ -77,9 +78,7 @@ class Samples:
         table = table.replace_schema_metadata(
             {**(table.schema.metadata or {}), META: json.dumps(self.identity).encode()}
         )
-        beside = self.path.with_name(self.path.name + ".partial")
-        parquet.write_table(table, beside, compression="zstd")
-        beside.replace(self.path)
+        replace_file(self.path, lambda beside: parquet.write_table(table, beside, compression="zstd"))
 
 
 def read_samples(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

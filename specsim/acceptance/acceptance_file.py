@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -23,6 +22,7 @@ from specsim.acceptance.conversions import (
 )
 from specsim.acceptance.evidence import AcceptanceEvidence
 from specsim.errors import InputError
+from specsim.files import replace_file
 
 SCHEMA = "specsim.acceptance"
 SCHEMA_VERSION = 1
@@ -53,12 +53,8 @@ def shipped_evidence(name: str = "llama31_8b", *, method: str, dataset: str = "s
 
 def write_evidence(path: Path, evidence: AcceptanceEvidence | Sequence[AcceptanceEvidence]) -> None:
     """Write one set or several as an acceptance file; the file appears complete or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(json.dumps(document_of(evidence), indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    text = json.dumps(document_of(evidence), indent=1) + "\n"
+    replace_file(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def document_of(evidence: AcceptanceEvidence | Sequence[AcceptanceEvidence]) -> dict[str, Any]:

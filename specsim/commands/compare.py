@@ -9,10 +9,12 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specsim.errors import InputError
+from specsim.files import replace_file
 from specsim.report.progress import progress
 from specsim.scenario import SYSTEMS_EXAMPLE, Overrides, load_scenario, told_of
 
@@ -94,9 +96,7 @@ def _write(made: Comparison, folder: Path, *, title: str) -> list[Path]:
     files = []
     for name, text in texts.items():
         if text:
-            beside = folder / f"{name}.part"
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(folder / name)
+            replace_file(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
             files.append(folder / name)
     if not points:
         return files

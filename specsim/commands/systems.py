@@ -8,10 +8,12 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specsim.errors import InputError
+from specsim.files import replace_file
 from specsim.systems.catalogue import SYSTEMS, system
 from specsim.systems.descriptor import Parameter, System
 
@@ -84,10 +86,7 @@ def reproduce(names: list[str], *, out: str | None, as_json: bool) -> None:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for one in made:
-            path = folder / f"{one.name}.md"
-            beside = path.with_suffix(".md.part")
-            beside.write_text(one.markdown(), encoding="utf-8")
-            beside.replace(path)
+            replace_file(folder / f"{one.name}.md", partial(Path.write_text, data=one.markdown(), encoding="utf-8"))
     if as_json:
         _print_json([_numbers(one) for one in made])
         return

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from specsim.errors import InputError
+from specsim.files import replace_file
 from specsim.planning.comparison import Comparison
 
 MARKERS = "osD^vP<>X*ph"
@@ -56,6 +57,4 @@ def draw(made: Comparison, path: Path, *, title: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.grid(visible=True, which="both", alpha=0.25)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    beside = path.with_name(path.name + ".part")
-    figure.savefig(beside, dpi=130, format="png")
-    beside.replace(path)
+    replace_file(path, lambda beside: figure.savefig(beside, dpi=130, format="png"))
