@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 
 from specsim.errors import InputError
-from specsim.verification import Case, check_sampler, exact_law, random_case, tv
+from specsim.verification import Case, check_sampler, random_case
+from specsim.verification.claim import Claim
 from specsim.verification.engines import HuggingFace, SGLangChain
 from specsim.verification.guarded import Guarded
 from specsim.verification.interception import TOLERANCE, boundary_faults, intercepted_law
@@ -94,15 +95,14 @@ class Results:
 
 def laws(engine: str, sampler: Callable[..., Any], rule: str, cases: tuple[Case, ...]) -> Iterator[Law]:
     """Each case's law by interception, and the first impossible string at a coin's end."""
-    declared = rule != "point_mass"
+    claim = Claim(rule, {})
     for case in cases:
         start = time.monotonic()
         guarded, (group,) = Guarded(sampler, budget_s=DAY_S), tuple(groups([case]))
-        claimed = exact_law(rule, case)
-        law = intercepted_law(guarded, group, 0, declared=declared)
-        edge = boundary_faults(guarded, group, 0, dict(claimed), declared=declared)
+        law = intercepted_law(guarded, group, 0, declared=claim.declares_drafts)
+        edge = boundary_faults(guarded, group, 0, claim)
         guarded.close()
-        away = float(tv(law, {string: float(mass) for string, mass in claimed.items()}))
+        away = claim.distance(law, claim.law(case), case)
         found = Law(engine, rule, case.name, away, edge.line if edge else "", time.monotonic() - start)
         print(line(found), flush=True)
         yield found

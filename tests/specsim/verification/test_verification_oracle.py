@@ -292,6 +292,50 @@ def test_coins_at_their_ends_show_an_impossible_token() -> None:
     assert [finding.name for finding in verdict.findings] == ["impossible_at_boundary"]
 
 
+class Single:
+    """Token verification in float32 from logits, the target's with a constant added: right but for rounding."""
+
+    def __call__(self, target, draft, tokens, rng):
+        return self.inject(target, draft, tokens, rng.random(tokens.shape), rng.random(len(tokens)))
+
+    def inject(self, target, draft, tokens, uniforms, final):
+        p, q = self.softmax(target, 2), self.softmax(draft, 0)
+        return token.inject(p, q, tokens, uniforms.astype(np.float32), final.astype(np.float32))
+
+    def softmax(self, rows, shift):
+        with np.errstate(divide="ignore"):
+            odds = np.exp(np.log(rows).astype(np.float32) + np.float32(shift))
+        return odds / odds.sum(axis=2, keepdims=True)
+
+
+def test_a_residual_of_which_rounding_leaves_a_hair_is_no_fault() -> None:
+    """Where p and q agree on a token nothing is left of it, in float32 1e-8, which the largest coin finds."""
+    case = next(case for case in standard_cases() if case.name == "near equal")
+    group = Group((case,))
+    _, rows = group.every(0)
+    ends = np.full((len(rows.tokens), 3), 1 - 2.0**-24)
+    tokens, counts = Single().inject(rows.target, rows.draft, rows.tokens, ends[:, :2], ends[:, 2])
+    emitted = {tuple(row[:count].tolist()) for row, count in zip(tokens, counts, strict=True)}
+    assert emitted - {string for string, mass in exact_law("token", case).items() if mass > 0} == {(2,)}
+    verdict = check_sampler(Single(), "token", level="interception")
+    assert verdict.passed, str(verdict)
+
+
+@pytest.mark.parametrize("name", ["near equal", "sparse"])
+def test_a_token_that_no_rounding_allows_is_a_fault_at_a_coins_end(name: str) -> None:
+    """A coin of 0 picks the first token: one that the draft exceeds by a tenth, or one that the target excludes."""
+
+    class First(Single):
+        def inject(self, target, draft, tokens, uniforms, final):
+            out, counts = super().inject(target, draft, tokens, uniforms, final)
+            out[np.arange(len(out)), counts - 1] = np.where(final == 0, 0, out[np.arange(len(out)), counts - 1])
+            return out, counts
+
+    cases = [case for case in standard_cases() if case.name == name]
+    verdict = check_sampler(First(), "token", cases=cases, level="interception")
+    assert [finding.name for finding in verdict.findings] == ["impossible_at_boundary"]
+
+
 def test_interception_of_a_right_sampler_is_exact() -> None:
     for group in groups(small_cases()):
         for c, case in enumerate(group.cases):
