@@ -15,8 +15,8 @@ from specsim.errors import InputError
 from specsim.planning.deployment import Deployment, deploy
 from specsim.planning.setting import Setting
 from specsim.scenario import Scenario
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.intervals import Estimate, across
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.workload import Requests
 from specsim.systems.catalogue import system
 from specsim.systems.composition import Composition, NotApplicable

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import simpy
 
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.ledger import Ledger
 from specsim.simulation.links import Link
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.progress import PATIENCE, run_to_end
 from specsim.simulation.servers import Server
 from specsim.simulation.workload import Requests

@@ -1,13 +1,15 @@
-"""A program's legs as the expanded executor walks them, each with its price."""
+"""A program's legs as the expanded executor walks them, each with its price, and the price of a batch of them."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 
 from specsim.simulation.legs import Leg, legs_of
 from specsim.simulation.mixed import Chunk
 from specsim.simulation.pricing import Pricer
 from specsim.simulation.program import RoundProgram
+from specsim.simulation.servers import Job
 from specsim.simulation.topology import Topology
 
 
@@ -69,3 +71,27 @@ class LegPrice:
     def mixed(self, sequences: int, kv_tokens: float, chunks: tuple[Chunk, ...]) -> float:
         """Seconds with prefill chunks beside them."""
         return self._pricer.mixed(sequences, kv_tokens, chunks)
+
+
+def batch_seconds(jobs: Sequence[Job]) -> tuple[float, int]:
+    """Seconds of a batch, its decoding jobs as long as the longest and its prompts as chunks beside them; and how many
+    jobs decode.
+    """
+    if len(jobs) == 1:
+        price, kv, chunk, _ = jobs[0].what
+        if chunk is None:
+            return float(price.decode(1, kv)), 1
+    chunks: list[Chunk] = []
+    decoding, cached, longest = 0, 0, jobs[0].what[0]
+    for job in jobs:
+        price, kv, chunk, _ = job.what
+        if chunk is None:
+            decoding += 1
+            cached += kv
+        else:
+            chunks.append(chunk)
+        if price.k > longest.k:
+            longest = price
+    if not chunks:
+        return float(longest.decode(decoding, cached)), decoding
+    return float(longest.mixed(decoding, cached, tuple(chunks))), decoding

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.free_run import streams
 from specsim.simulation.ledger import Ledger
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.servers import ServerUse
 
 Floats = NDArray[np.float64]

@@ -20,8 +20,8 @@ from specsim.acceptance.signals import Drafted, Signals
 from specsim.cost.drafter import SEQUENTIAL
 from specsim.drafting.adaptive import MeanRejectedEntropy
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.signal_rounds import Rounds, RoundSeconds
 from specsim.systems.composition import Composition, on_servers, with_prompts
 from specsim.systems.descriptor import Parameter, System

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.ledger import Ledger
 from specsim.simulation.mixed import Chunk
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.pricing import Pricer
 from specsim.simulation.program import RoundProgram
 from specsim.simulation.servers import ServerUse

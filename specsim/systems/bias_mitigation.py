@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from specsim.acceptance.chains import Iid
 from specsim.cost.shapes import Segment, StepShape, StepTime, Term, Trust
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome, run_expanded
+from specsim.simulation.expanded import run_expanded
 from specsim.simulation.free_run import streams
 from specsim.simulation.links import LinkLaw
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import Batch, RoundProgram
 from specsim.simulation.round_rules import ChainRounds
 from specsim.simulation.timed import timed_pass, timed_program

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from specsim.acceptance.signals import CopulaSignals
 from specsim.drafting.stopping import ConfidenceThreshold
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import RoundProgram
 from specsim.systems.composition import Composition, NotApplicable, on_servers, with_prompts
 from specsim.systems.descriptor import Parameter, System

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from specsim.simulation.expanded import Outcome
+from specsim.simulation.outcome import Outcome
 from specsim.systems import leviathan
 from specsim.systems.composition import Composition, fixed_chain
 from specsim.systems.descriptor import Parameter, System

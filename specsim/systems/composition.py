@@ -11,7 +11,8 @@ import numpy as np
 from specsim.acceptance.process import AcceptanceProcess
 from specsim.cost.memory import Memory
 from specsim.simulation.engine import Policy, simulate
-from specsim.simulation.expanded import Outcome, run_expanded
+from specsim.simulation.expanded import run_expanded
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.pricing import Pricer
 from specsim.simulation.program import Batch, PrefillChunk, RoundProgram
 from specsim.simulation.round_rules import RoundRule

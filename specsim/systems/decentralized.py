@@ -10,9 +10,10 @@ import numpy as np
 from specsim.acceptance.chains import Iid
 from specsim.cost.shapes import StepShape, StepTime
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome, run_expanded
+from specsim.simulation.expanded import run_expanded
 from specsim.simulation.free_run import streams
 from specsim.simulation.links import LinkLaw
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import Pass, RoundProgram
 from specsim.simulation.round_rules import ChainRounds
 from specsim.simulation.timed import timed_pass, timed_program

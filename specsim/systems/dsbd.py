@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.round_rules import DrawnRounds
 from specsim.systems.composition import Composition, on_servers
 from specsim.systems.descriptor import Parameter, System

@@ -22,8 +22,9 @@ from specsim.drafting.adaptive import LengthController, ShareWindow, SurvivalWin
 from specsim.drafting.learned_window import LearnedWindow, shipped
 from specsim.errors import InputError
 from specsim.simulation import routers
-from specsim.simulation.expanded import Outcome, run_expanded
+from specsim.simulation.expanded import run_expanded
 from specsim.simulation.links import LinkLaw
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import RoundProgram
 from specsim.simulation.round_rules import ChainRounds, ControlledRounds, RoundRule
 from specsim.simulation.servers import Batching

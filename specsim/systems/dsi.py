@@ -9,9 +9,9 @@ import simpy
 
 from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.free_run import finish, streams
 from specsim.simulation.ledger import Ledger
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.round_rules import DrawnRounds
 from specsim.simulation.servers import Server
 from specsim.systems.descriptor import Parameter, System

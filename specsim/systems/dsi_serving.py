@@ -13,10 +13,10 @@ import simpy
 from simpy.events import Timeout
 
 from specsim.acceptance.process import AcceptanceProcess
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.free_run import finish
 from specsim.simulation.ledger import Ledger
 from specsim.simulation.links import Link, LinkLaw
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import Batch, Pass, PrefillChunk, RoundProgram
 from specsim.simulation.round_rules import DrawnRounds
 from specsim.simulation.servers import Server

@@ -8,10 +8,10 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.free_run import finish
 from specsim.simulation.ledger import Ledger
 from specsim.simulation.links import Link, LinkLaw
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.servers import Server
 from specsim.simulation.workload import Requests
 from specsim.systems import two_stations

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.outcome import Outcome
 from specsim.systems.composition import never
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.reproduction import Row

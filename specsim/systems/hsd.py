@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.outcome import Outcome
 from specsim.systems.composition import Composition
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.stack import Pair, Stack, fastest_lengths

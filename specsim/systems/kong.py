@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
 from specsim.simulation.engine import simulate as serve
-from specsim.simulation.expanded import Outcome
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.workload import Fixed, Gamma, Workload
 from specsim.systems.composition import never
 from specsim.systems.descriptor import Parameter, System

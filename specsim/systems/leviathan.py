@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from specsim.acceptance.chains import Iid
-from specsim.simulation.expanded import Outcome, run_expanded
+from specsim.simulation.expanded import run_expanded
 from specsim.simulation.free_run import streams
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import RoundProgram
 from specsim.simulation.round_rules import ChainRounds
 from specsim.simulation.timed import timed_pass, timed_program

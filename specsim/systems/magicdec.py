@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from specsim.acceptance.chains import Iid
 from specsim.cost.drafter import Drafter
 from specsim.cost.shapes import Segment, StepShape
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import Batch, RoundProgram
 from specsim.systems.composition import Composition, on_the_replica
 from specsim.systems.descriptor import Parameter, System

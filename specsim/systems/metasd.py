@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from specsim.cost.drafter import CHAINS
 from specsim.drafting.bandits import Bandit, Pulls, Ucb, block_divergence, block_efficiency
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.outcome import Outcome
 from specsim.systems.beside import memory_with, prompt_program
 from specsim.systems.composition import Composition, NotApplicable, on_servers
 from specsim.systems.descriptor import Parameter, System

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from specsim.acceptance.chains import Iid
 from specsim.acceptance.process import AcceptanceProcess
-from specsim.simulation.expanded import Outcome, run_expanded
+from specsim.simulation.expanded import run_expanded
 from specsim.simulation.free_run import streams
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import RoundProgram
 from specsim.simulation.round_rules import DrawnRounds
 from specsim.simulation.timed import timed_pass, timed_program

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import in_series
+from specsim.simulation.outcome import Outcome
 from specsim.systems.composition import Composition
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.hsd import Hierarchy, seconds_per_token, target_rounds

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from specsim.cost.shapes import Linear
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
 from specsim.simulation.ledger import Ledger
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import RoundProgram
 from specsim.simulation.workload import Requests
 from specsim.systems.alone import Alone, one_by_one

@@ -8,8 +8,9 @@ import numpy as np
 
 from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome, run_expanded
+from specsim.simulation.expanded import run_expanded
 from specsim.simulation.links import LinkLaw
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.round_rules import ChainRounds
 from specsim.simulation.timed import timed_pass, timed_program
 from specsim.simulation.topology import LinkSpec, ServerSpec, Topology

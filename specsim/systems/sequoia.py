@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from specsim.cost.drafter import SEQUENTIAL
 from specsim.drafting.trees import OptimalTrees
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import Batch
 from specsim.systems.composition import Composition, NotApplicable, on_the_replica
 from specsim.systems.descriptor import Parameter, System

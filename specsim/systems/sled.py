@@ -14,7 +14,8 @@ from simpy.events import Event, Timeout
 from specsim.acceptance.signals import CopulaSignals
 from specsim.drafting.stopping import ConfidenceThreshold
 from specsim.errors import InputError
-from specsim.simulation.expanded import batch_seconds, run_expanded
+from specsim.simulation.expanded import run_expanded
+from specsim.simulation.graph import batch_seconds
 from specsim.simulation.links import Link, LinkLaw
 from specsim.simulation.round_rules import SignalRounds
 from specsim.simulation.servers import Batching, Job, Server

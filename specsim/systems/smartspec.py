@@ -18,7 +18,7 @@ from specsim.cost.drafter import CHAINS
 from specsim.errors import InputError
 from specsim.simulation.engine import Policy
 from specsim.simulation.engine import simulate as serve
-from specsim.simulation.expanded import Outcome
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import Batch, RoundProgram
 from specsim.simulation.workload import Fixed, Poisson, Workload
 from specsim.systems.composition import Composition, on_the_replica

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from specsim.acceptance.signals import CopulaSignals
 from specsim.cost.drafter import SEQUENTIAL
 from specsim.drafting.stopping import SurvivalThreshold
-from specsim.simulation.expanded import Outcome, run_expanded
+from specsim.simulation.expanded import run_expanded
 from specsim.simulation.free_run import streams
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.round_rules import SignalRounds
 from specsim.simulation.topology import on_one
 from specsim.systems.composition import Composition

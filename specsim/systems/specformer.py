@@ -21,8 +21,8 @@ from specsim.cost.model_shape import ModelShape
 from specsim.cost.shapes import ForwardShape, Linear, Segment, StepShape, StepTime
 from specsim.cost.step import StepCost
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import Batch, Pass, RoundProgram
 from specsim.systems.beside import memory_beside
 from specsim.systems.composition import Composition, NotApplicable, on_the_replica

@@ -11,9 +11,9 @@ import simpy
 from specsim.cost.shapes import ForwardShape, Segment, StepShape, StepTime
 from specsim.cost.step import StepCost
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.free_run import finish, streams
 from specsim.simulation.ledger import Ledger
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.pricing import Pricer
 from specsim.simulation.program import Batch, Pass, RoundProgram
 from specsim.simulation.servers import Job, Server

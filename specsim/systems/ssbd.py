@@ -20,9 +20,9 @@ from specsim.cost.drafter import Drafter
 from specsim.cost.drafting import load_draft_host
 from specsim.drafting.reuse import PreviousOutput
 from specsim.errors import InputError
-from specsim.simulation.expanded import Outcome
 from specsim.simulation.in_series import Drawn, in_series
 from specsim.simulation.ledger import Ledger
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.pricing import Pricer
 from specsim.simulation.program import RoundProgram
 from specsim.simulation.workload import Requests

@@ -14,8 +14,9 @@ import numpy as np
 
 from specsim.acceptance.signals import CopulaSignals, Ints, Signals
 from specsim.drafting.stopping import EXTRA
-from specsim.simulation.expanded import Outcome, run_expanded
+from specsim.simulation.expanded import run_expanded
 from specsim.simulation.free_run import streams
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.round_rules import SignalRounds
 from specsim.simulation.topology import on_one
 from specsim.systems.composition import Composition

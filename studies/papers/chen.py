@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from specsim.simulation.expanded import Outcome
+from specsim.simulation.outcome import Outcome
 from specsim.systems import chen
 from specsim.systems.reproduction import Check, Given, Reproduction, Row
 
