@@ -62,7 +62,7 @@ class Place:
     def check_batches(self, streams: int) -> None:
         """Raise InputError where a server waits for more streams than there are at a time."""
         for spec in self._specs.values():
-            if spec.batching.min_batch > streams:
+            if spec.batching.min_batch > streams and not spec.batching.or_all:
                 raise InputError(
                     f"a batch of {spec.batching.min_batch} never fills with {streams} streams at a time: a deadlock",
                     field=f"server {spec.device}: min_batch",
@@ -91,7 +91,7 @@ class Place:
     def leave(self, at: Seats) -> None:
         """The stream has ended."""
         for server, _ in at.values():
-            server.streams -= 1
+            server.leave()
 
     def link(self, at: Seats, origin: str, to: str) -> Link:
         """The link that carries a stream's messages between two devices."""

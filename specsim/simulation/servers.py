@@ -63,17 +63,18 @@ class ServerUse:
 class Batching:
     """How a server forms batches.
 
-    max_batch: jobs together. min_batch: it waits for so many (a static batch; 1: never). window_s: it waits so long
-    after the first job for others, or until max_batch are there; 0: it starts at once. order: ``fcfs``, or ``priority``
-    (lowest first). take: called with the queue in order and the time; how many of its front to take (a
-    deadline-aware rule), between 1 and max_batch.
+    max_batch: jobs together. min_batch: it waits for so many (a static batch; 1: never); or_all: or for all streams
+    that it serves, where they are fewer. window_s: it waits so long after the first job for others, or until max_batch
+    are there; 0: it starts at once. order: ``fcfs``, or ``priority`` (lowest first). take: called with the queue in
+    order and the time; the places in it of the jobs to take, 1 to max_batch of them (None: its front).
     """
 
     max_batch: int = 1
     min_batch: int = 1
+    or_all: bool = False
     window_s: float = 0.0
     order: Literal["fcfs", "priority"] = "fcfs"
-    take: Callable[[Sequence[Job], float], int] | None = None
+    take: Callable[[Sequence[Job], float], Sequence[int]] | None = None
 
     def check(self, name: str) -> None:
         """Raise InputError for a batch that can never form."""
@@ -171,8 +172,19 @@ class Server:
 
     def waits_for(self) -> str:
         """Why nothing runs though work is queued."""
-        missing = self.batching.min_batch - len(self.waiting())
-        return f"{missing} more for its batch of {self.batching.min_batch}" if missing > 0 else "its batching window"
+        missing = self._least() - len(self.waiting())
+        return f"{missing} more for its batch of {self._least()}" if missing > 0 else "its batching window"
+
+    def leave(self) -> None:
+        """One of its streams has ended."""
+        self.streams -= 1
+        if self.batching.or_all:
+            After(self.env, 0.0, self._consider)  # the next stream may take the seat at once
+
+    def _least(self) -> int:
+        """Jobs that a batch waits for."""
+        least = self.batching.min_batch
+        return min(least, max(self.streams, 1)) if self.batching.or_all else least
 
     def _consider(self, _: Event | None) -> None:
         """Start a batch if one may start now."""
@@ -213,7 +225,7 @@ class Server:
                     first = job.came_s
         if queued >= self.batching.max_batch or self._closed:
             return queued > 0
-        if queued < self.batching.min_batch:
+        if queued < self._least():
             return False
         if self.batching.window_s == 0:
             return True
@@ -230,18 +242,9 @@ class Server:
             self._consider(None)
 
     def _form(self) -> list[Job]:
-        most = self.batching.max_batch
         if self.batching.take is not None:
-            ahead = self.waiting()
-            if not ahead:
-                self._queue.clear()
-                self._heap.clear()
-                return []
-            most = self.batching.take(ahead, self.env.now)
-            if not 1 <= most <= self.batching.max_batch:
-                raise InputError(
-                    f"takes {most} of the queue; give 1..{self.batching.max_batch}", field=f"server {self.name}: take"
-                )
+            return self._taken(self.batching.take)
+        most = self.batching.max_batch
         batch: list[Job] = []
         if self._by_priority:
             heap = self._heap
@@ -256,6 +259,21 @@ class Server:
                 if not job.cancelled:
                     batch.append(job)
         return batch
+
+    def _taken(self, take: Callable[[Sequence[Job], float], Sequence[int]]) -> list[Job]:
+        heap = sorted(entry for entry in self._heap if not entry[2].cancelled)
+        ahead = self.waiting()
+        places = take(ahead, self.env.now) if ahead else ()
+        chosen, most = set(places), self.batching.max_batch
+        if ahead and not (1 <= len(chosen) <= most and chosen <= set(range(len(ahead))) and len(chosen) == len(places)):
+            raise InputError(
+                f"takes places {list(places)} of a queue of {len(ahead)}; give 1..{most} different ones",
+                field=f"server {self.name}: take",
+            )
+        self._heap = [entry for place, entry in enumerate(heap) if place not in chosen]
+        if not self._by_priority:
+            self._queue = deque(job for place, job in enumerate(ahead) if place not in chosen)
+        return [ahead[place] for place in sorted(chosen)]
 
     def _finish(self, event: Event) -> None:
         if event is not self._end:

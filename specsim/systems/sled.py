@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import simpy
@@ -21,7 +21,7 @@ from specsim.simulation.round_rules import SignalRounds
 from specsim.simulation.servers import Batching, Job, Server
 from specsim.systems.apart import TOKEN_BYTES
 from specsim.systems.composition import Composition
-from specsim.systems.descriptor import Parameter, System
+from specsim.systems.descriptor import Choice, Parameter, System
 from specsim.systems.edge_devices import DEVICE, SERVER, Messages, device_programs, on_devices
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Mode = Literal["static", "eager", "deadline"]
 WINDOW_S = 2e-3
 """How long a server that doesn't wait for a full batch gathers requests: assumed."""
+
+STATIC = 16
+"""Requests of a static batch: assumed."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def simulate(
     rng: np.random.Generator,
     *,
     devices: int = 64,
-    max_batch: int = 16,
+    max_batch: int = STATIC,
     mode: Mode = "static",
     deadline_s: float = float("inf"),
     speculative: bool = True,
@@ -81,9 +84,8 @@ def simulate(
 ) -> Served:
     """Devices that decode without pause; a reply later than ``deadline_s`` after its request is worth nothing.
 
-    mode: ``static`` waits for a full batch; ``eager`` starts with what is there; ``deadline`` takes the most urgent
-    first and no more than end in time. A late reply's round is drafted again; a lost message is sent again after four
-    one-way times. speculative off: the centralised server, one token a request.
+    mode: how the server batches (``batches``). A late reply's round is drafted again; a lost message is sent again
+    after four one-way times. speculative off: the centralised server, one token a request.
     """
     if devices < 1 or not deadline_s > 0 or mode not in ("static", "eager", "deadline"):
         raise InputError("needs devices, a deadline above 0, and static, eager or deadline", field="devices, mode")
@@ -94,20 +96,8 @@ def simulate(
     def price(jobs: Sequence[Job]) -> float:
         return cost.seconds(len(jobs), max(job.what for job in jobs))
 
-    def in_time(queue: Sequence[Job], now: float) -> int:
-        fits, longest = 1, 0
-        for n, job in enumerate(queue[:max_batch], start=1):
-            longest = max(longest, job.what)
-            if now + cost.seconds(n, longest) <= max(job.priority, queue[0].priority):
-                fits = n
-        return fits
-
-    batching = {
-        "static": Batching(max_batch, min_batch=max_batch),
-        "eager": Batching(max_batch, window_s=WINDOW_S),
-        "deadline": Batching(max_batch, window_s=WINDOW_S, order="priority", take=in_time),
-    }[mode]
-    server = Server(env, "edge server", price, batching)
+    server = Server(env, "edge server", price, batches(mode, max_batch, WINDOW_S, price))
+    server.streams = devices
     way = LinkLaw(one_way_s, loss=loss, retry_s=4 * one_way_s)
     up, down = (Link(env, name, way, rng) for name in ("uplink", "downlink"))
     emitted = late = replies = 0
@@ -150,6 +140,28 @@ def simulate(
     )
 
 
+def batches(mode: Mode, max_batch: int, window_s: float, seconds: Callable[[Sequence[Job]], float]) -> Batching:
+    """How the server forms batches of at most ``max_batch``; ``seconds(jobs)`` is what a batch would take.
+
+    ``static`` waits for ``max_batch``, or for all that it serves where they are fewer. ``eager`` gathers for
+    ``window_s``. So does ``deadline``, but it takes the most urgent first (a job's priority is when it must be done),
+    and no more than end in time.
+    """
+    if mode == "static":
+        return Batching(max_batch, min_batch=max_batch, or_all=True)
+    if mode == "eager":
+        return Batching(max_batch, window_s=window_s)
+
+    def in_time(queue: Sequence[Job], now: float) -> range:
+        fits = 1
+        for n in range(2, min(max_batch, len(queue)) + 1):
+            if now + seconds(queue[:n]) <= max(queue[n - 1].priority, queue[0].priority):
+                fits = n
+        return range(fits)
+
+    return Batching(max_batch, window_s=window_s, order="priority", take=in_time)
+
+
 def _compose(setting: Setting) -> Composition:
     candidate, _ = setting.best(setting.drafters("draft_model"))
     most = setting.most(candidate, setting.count("most"))
@@ -158,17 +170,27 @@ def _compose(setting: Setting) -> Composition:
     links = setting.own_links(DEVICE, SERVER)
     messages = Messages(setting.number("token_bytes"), TOKEN_BYTES, TOKEN_BYTES, TOKEN_BYTES * (most + 1))
     programs = device_programs(setting, candidate, range(1, most + 1), messages)
-    devices, batch = setting.count("devices"), setting.deployment.scenario.serving.max_num_seqs
-    deadline_s = setting.number("deadline_s", above=0)
-    given = deadline_s < np.inf
-    batching, urgent = by_deadline(deadline_s, setting.numbers["one_way_s"], batch, setting.number("window_s"))
-    if given:
-        alone = setting.seconds_alone(programs[most].passes[:1]) + 2 * setting.numbers["one_way_s"]
-        if deadline_s < alone:
-            raise InputError(
-                f"{deadline_s:g} s; a round takes {alone:.3g} s on the server and its links alone, so give more",
-                field="systems.sled.deadline_s",
-            )
+    devices, one_way_s = setting.count("devices"), setting.numbers["one_way_s"]
+    deadline_s, mode = setting.number("deadline_s", above=0), cast("Mode", setting.words["batching"])
+    alone = setting.seconds_alone(programs[most].passes[:1]) + 2 * one_way_s
+    if deadline_s < alone:
+        raise InputError(
+            f"{deadline_s:g} s; a round takes {alone:.3g} s on the server and its links alone, so give more",
+            field="systems.sled.deadline_s",
+        )
+    if mode == "deadline" and deadline_s == np.inf:
+        raise InputError(
+            '"deadline"; give a deadline_s to batch by, or another batching', field="systems.sled.batching"
+        )
+    batch = setting.deployment.scenario.serving.max_num_seqs
+    if mode == "static":
+        batch = min(batch, setting.count("static_batch"))
+    window_s = setting.number("window_s")
+
+    def due(stream: int, stage: str, now: float) -> float:  # noqa: ARG001 - asked of every stage
+        return now + deadline_s - 2 * one_way_s
+
+    how = {"static": f"static batches of {batch}", "eager": "batches of what comes", "deadline": "batches by deadline"}
     return on_devices(
         setting,
         programs,
@@ -176,33 +198,15 @@ def _compose(setting: Setting) -> Composition:
         devices=devices,
         links=links,
         messages=messages,
-        batching=batching if given else Batching(batch, window_s=setting.number("window_s")),
-        ran_with=f"{candidate.short} on {devices} devices, K = 1..{most} by confidence"
-        + (f", replies within {1000 * deadline_s:g} ms" if given else ""),
+        batching=batches(mode, batch, window_s, lambda jobs: batch_seconds(jobs)[0]),
+        ran_with=f"{candidate.short} on {devices} devices, K = 1..{most} by confidence, {how[mode]}"
+        + (f", replies within {1000 * deadline_s:g} ms" if deadline_s < np.inf else ""),
         assumed=(
             "the drafter's confidence and acceptance follow a Gaussian copula",
-            "the server gathers for a window: the paper's static batches would never fill as a workload ends",
+            *(("a static batch waits for no device that has no request; prompts count in it",) * (mode == "static")),
         ),
-        execute=partial(run_expanded, deadline_s=deadline_s, priority=urgent) if given else run_expanded,
+        execute=partial(run_expanded, deadline_s=deadline_s, priority=due if mode == "deadline" else None),
     )
-
-
-def by_deadline(
-    deadline_s: float, one_way_s: float, max_batch: int, window_s: float
-) -> tuple[Batching, Callable[[int, str, float], float]]:
-    """The server's batches, most urgent first and no larger than end in time, and the priority that says how urgent."""
-
-    def in_time(queue: Sequence[Job], now: float) -> int:
-        fits = 1
-        for n in range(2, min(max_batch, len(queue)) + 1):
-            if now + batch_seconds(queue[:n])[0] <= max(queue[n - 1].priority, queue[0].priority):
-                fits = n
-        return fits
-
-    def due(stream: int, stage: str, now: float) -> float:  # noqa: ARG001 - asked of every stage
-        return now + deadline_s - 2 * one_way_s
-
-    return Batching(max_batch, window_s=window_s, order="priority", take=in_time), due
 
 
 SYSTEM = System(
@@ -216,7 +220,7 @@ SYSTEM = System(
     rule="min(1, p/q), residual on rejection; an unsure token ends the draft and is verified too",
     parameters=(
         Parameter("devices", 64, "devices that decode without pause", "assumed"),
-        Parameter("max_batch", 16, "requests of a batch", "assumed"),
+        Parameter("max_batch", STATIC, "requests of a batch", "assumed"),
         Parameter("rate", 0.7, "acceptance per position", "assumed: about three tokens a round"),
         Parameter("correlation", 0.8, "of confidence and acceptance", "assumed"),
         Parameter("threshold", 0.2, "confidence that ends a draft", "assumed; the paper sets it empirically"),
@@ -250,8 +254,17 @@ SYSTEM = System(
         ),
         Parameter("threshold", 0.2, "confidence that ends a draft", "assumed; the paper sets it empirically"),
         Parameter("most", 8, "longest draft", "assumed"),
-        Parameter("window_s", WINDOW_S, "how long the server gathers a batch", "assumed"),
+        Parameter("window_s", WINDOW_S, "how long the server gathers a batch that is not static", "assumed"),
+        Parameter("static_batch", STATIC, "requests of a static batch, max_num_seqs at most", "assumed"),
         Parameter("deadline_s", float("inf"), "seconds after its request at which a reply is worth nothing", "none"),
+    ),
+    choices=(
+        Choice(
+            "batching",
+            ("eager", "static", "deadline"),
+            "how the server forms batches",
+            "assumed; a later work calls the paper's static",
+        ),
     ),
     study="sled",
 )

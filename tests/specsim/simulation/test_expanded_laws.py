@@ -75,7 +75,7 @@ def test_priority_goes_first_and_cancelled_work_is_skipped():
 
 
 def test_a_rule_may_take_less_than_fits():
-    done, use = served([0.0] * 5, [1.0] * 5, max_batch=4, take=lambda queue, now: min(2, len(queue)))
+    done, use = served([0.0] * 5, [1.0] * 5, max_batch=4, take=lambda queue, now: range(min(2, len(queue))))
     assert use.batches == 3
     assert done.max() == 3.0
 

@@ -13,7 +13,7 @@ from specsim.planning.deployment import deploy
 from specsim.scenario import Scenario
 from specsim.simulation.program import Batch
 from specsim.simulation.workload import Requests
-from specsim.systems import dsd, seed
+from specsim.systems import dsd, seed, sled
 from specsim.systems.catalogue import system
 from specsim.systems.composition import NotApplicable
 from specsim.systems.edge_network import Phase, pair_s
@@ -221,12 +221,48 @@ def test_a_deadline_that_all_meet_changes_nothing():
 
 def test_replies_that_are_late_are_drafted_again():
     """Eight devices at once, and a deadline that lone rounds meet and full batches do not."""
-    composition = made("sled", sled={"deadline_s": 0.024})
+    composition = made("sled", sled={"deadline_s": 0.024, "batching": "deadline"})
     outcome = composition.run(load(40, 101, 8), np.random.default_rng(3))
     plenty = made("sled").run(load(40, 101, 8), np.random.default_rng(3))
     assert outcome.result.rounds.sum() > plenty.result.rounds.sum()
     assert outcome.result.e2e_s.mean() > plenty.result.e2e_s.mean()
     assert (outcome.result.output_tokens == 101).all()
+
+
+@pytest.mark.parametrize("users", [3, 8])
+def test_static_batches_of_sled_are_full_and_all_are_answered(users):
+    """Batches of six, or of all where fewer are served; only what is left as the workload ends is less."""
+    own = {"batching": "static", "static_batch": 6, "most": 8, "threshold": 0.2}
+    outcome = made("sled", users=users, sled=own).run(load(5 * users, 101, users), np.random.default_rng(3))
+    full = min(6, users)
+    assert outcome.servers[0].mean_batch == pytest.approx(full, rel=0.1)
+    assert (outcome.result.output_tokens == 101).all()
+    eager = made("sled", users=users, sled=own | {"batching": "eager"}).run(
+        load(5 * users, 101, users), np.random.default_rng(3)
+    )
+    assert outcome.servers[0].batches < eager.servers[0].batches
+    assert outcome.result.tpot_s.mean() > eager.result.tpot_s.mean()
+
+
+@pytest.mark.parametrize("batching", ["static", "eager"])
+def test_sled_on_a_scenario_serves_what_its_reproduction_does_at_the_same_prices(batching):
+    own = {"batching": batching, "static_batch": 6, "most": 8, "threshold": 0.2, "bytes_per_s": 1e12, "window_s": 2e-3}
+    composition = made("sled", sled=own)
+    outcome = composition.run(load(8, 2001, 8), np.random.default_rng(3))
+
+    class Prices(sled.VerifyLaw):
+        def seconds(self, sequences, longest):
+            program, batch = composition.programs[longest], Batch(sequences, sequences * (PROMPT + 1000.0))
+            verify = program.passes[0]
+            return float(verify.cost(verify.shape(batch)).total_s + program.host(batch).total_s)
+
+    served = sled.simulate(
+        np.random.default_rng(3), devices=8, max_batch=6 if batching == "static" else 8, mode=batching, rate=DRAWN,
+        correlation=0.5, threshold=0.2, draft_s=EDGE["draft_s"], one_way_s=EDGE["one_way_s"], law=Prices(),
+    )  # fmt: skip
+    shared = outcome.result
+    each = 2000 / (shared.finish_s - shared.first_token_s)
+    assert float(each.sum()) == pytest.approx(served.tokens_per_s, rel=0.02)
 
 
 @pytest.mark.parametrize(("name", "numbers", "said"), [
@@ -237,6 +273,8 @@ def test_replies_that_are_late_are_drafted_again():
     ("dsd", {"router": 3}, "systems.dsd.router: 3; give one of jsq, jiq"),
     ("sled", {"draft_s": -1}, "systems.sled.draft_s: -1; give 0 or more"),
     ("sled", {"deadline_s": 1e-3}, "systems.sled.deadline_s: 0.001 s; a round takes"),
+    ("sled", {"batching": "deadline"}, 'systems.sled.batching: "deadline"; give a deadline_s to batch by'),
+    ("sled", {"batching": "static", "static_batch": 0}, "systems.sled.static_batch: 0; give a whole number"),
     ("decentralized", {"nodes": 33}, "systems.decentralized.nodes: 33; give a whole number, at least 1, at most 32"),
     ("seed", {"branches": 0}, "systems.seed.branches: 0; give a whole number"),
     ("seed", {"branches": 40}, "systems.seed: 114.9 GB of weights leave nothing for the cache"),
