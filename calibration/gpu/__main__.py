@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from calibration.gpu.models import LiveGrid, build, measure_live, measure_steps, one_layer
+from calibration.gpu.models import LiveGrid, build, layers_of, measure_live, measure_steps
 from calibration.gpu.plan import LAYOUTS, Layout, Surface, around, prefills, products
 from calibration.gpu.session import Session
 from calibration.measure.device import detect, pinned
@@ -53,18 +53,20 @@ def full(session: Session, dtype: str, seconds: float) -> None:
     """The whole plan; each part has a share of the time, and what one leaves the next may use."""
     big, small = load_model("meta-llama/Llama-3.1-8B"), load_model("meta-llama/Llama-3.2-1B")
     huge, least = load_model("meta-llama/Llama-3.1-70B"), load_model("Qwen/Qwen3-0.6B")
-    head, surface, grid = one_layer(big), Surface(), Grid()
+    head, surface, grid = layers_of(big, 1), Surface(), Grid()
     share = seconds / 505.0
     with session.part("verify surface, first layout"):
         session.measure(surface.points(LAYOUTS[:1]), 80 * share)
     with session.part("products"):
         session.measure(products(((big, 1), (small, 1), (huge, 4), (least, 1)), dtype, grid), 150 * share)
     with session.part("whole passes"):
-        steps = [(n, 1) for n in (1, 4, 16, 64, 128, 256)] + [(n, 4) for n in (1, 4, 16, 32, 64)]
-        measure_steps(session, big, steps, 1024, 185 * share)
+        # Passes of q tokens, and decoding passes both of as many sequences and of as many tokens.
+        steps = [(n, q, 1024) for q in (1, 4) for n in (1, 4, 16, 64)] + [(256, 1, 1024)]
+        steps += [(n, q, 8192) for q in (1, 4, 2, 8) for n in (32, 8, 16)] + [(128, 1, 1024), (128, 2, 1024)]
+        measure_steps(session, big, steps, 190 * share)
     with session.part("drafting passes"):
-        for shape in (head, small, least):
-            measure_steps(session, shape, [(n, q) for q in (1, 2) for n in (1, 4, 16, 64)], 1024, 215 * share)
+        for shape in (head, layers_of(big, 2), layers_of(big, 4), small, least):
+            measure_steps(session, shape, [(n, q, 1024) for q in (1, 2) for n in (1, 4, 16, 64)], 220 * share)
     with session.part("live engine"):
         target = build(session, big)
         for number, draft in enumerate((small, head)):
@@ -95,9 +97,10 @@ def tiny(session: Session, dtype: str, seconds: float) -> None:
     with session.part("products"):
         session.measure(products(((shape, 1),), dtype, TINY), seconds)
     with session.part("whole passes"):
-        measure_steps(session, shape, [(1, 1), (2, 3)], 16, seconds)
+        measure_steps(session, shape, [(1, 1, 16), (2, 2, 16), (4, 1, 16)], seconds)
+        measure_steps(session, layers_of(shape, 1), [(1, 1, 16)], seconds)
     with session.part("live engine"):
-        target, drafter = build(session, shape), build(session, one_layer(shape))
+        target, drafter = build(session, shape), build(session, layers_of(shape, 1))
         measure_live(session, target, drafter, LiveGrid((1, 2), (16,), (0, 2), rounds=3, repeats=1), seconds)
     with session.part("sampling, host and small work"):
         session.measure(around(shape, dtype, TINY), seconds)

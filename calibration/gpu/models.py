@@ -15,13 +15,17 @@ from calibration.live.decoder import Decoder
 from calibration.live.engine import LiveRun, decode
 from calibration.live.micro import Idle
 from calibration.live.models import Captured, Model, Transformer
-from calibration.measure.timers import Prepared
+from calibration.live.rule import Coins, reject, sample
+from calibration.measure.timers import Prepared, launched
 from specsim.cost.model_shape import ModelShape
 
+Load = tuple[int, int, int]
+"""Sequences, query tokens of each, cached tokens of each."""
 
-def one_layer(target: ModelShape) -> ModelShape:
-    """A drafter of one of the target's layers with its embeddings and head: the size of an EAGLE head."""
-    return replace(target, name=f"one layer of {target.name}", layers=1)
+
+def layers_of(target: ModelShape, count: int) -> ModelShape:
+    """A drafter of ``count`` of the target's layers with its embeddings and head; one is the size of an EAGLE head."""
+    return replace(target, name=f"{count} layer{'s' * (count > 1)} of {target.name}", layers=count)
 
 
 def build(session: Session, shape: ModelShape, max_positions: int = 16384) -> Decoder:
@@ -30,10 +34,8 @@ def build(session: Session, shape: ModelShape, max_positions: int = 16384) -> De
     return Decoder.random(shape, generator=generator, dtype=session.workshop.dtype, max_positions=max_positions)
 
 
-def measure_steps(
-    session: Session, shape: ModelShape, loads: Sequence[tuple[int, int]], cached: int, until_s: float
-) -> None:
-    """Rows of table ``steps``: a pass of ``batch`` sequences x ``queries`` tokens after ``cached``, graph and eager."""
+def measure_steps(session: Session, shape: ModelShape, loads: Sequence[Load], until_s: float) -> None:
+    """Rows of table ``steps``: passes of (sequences, query tokens each, cached tokens each), graph and eager."""
     decoder: list[Decoder] = []
 
     def prepare() -> None:
@@ -41,12 +43,12 @@ def measure_steps(
 
     if session.attempt(f"weights of {shape.name}", prepare):
         return
-    for batch, queries in loads:
+    for batch, queries, cached in loads:
         if session.elapsed_s > until_s:
             session.note(f"steps: out of time in {shape.name}")
             return
 
-        def measure(batch: int = batch, queries: int = queries) -> None:
+        def measure(batch: int = batch, queries: int = queries, cached: int = cached) -> None:
             decoder[0].allocate(batch, cached + queries)
             tokens = torch.ones(batch, queries, dtype=torch.long, device=session.device)
             start = torch.full((batch,), cached, device=session.device)
@@ -61,7 +63,7 @@ def measure_steps(
                     named = {"op": "step", "model": shape.name, "layers": shape.layers, "mode": mode}
                     session.add("steps", **named, **load, repeat=repeat, latency_us=round(seconds * 1e6, 3))
 
-        session.attempt(f"a pass of {shape.name} at {batch} x {queries}", measure)
+        session.attempt(f"a pass of {shape.name} at {batch} x {queries} after {cached}", measure)
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,18 @@ def _case(
         median = round(float(np.median(timing.wall_s)) * 1e6, 3)
         session.add("parts", **where, repeat=repeat, part=part, **row, latency_us=median)
 
+    def launches(k: int, repeat: int) -> None:
+        law = torch.full((batch, k + 1, target.vocab), 1.0 / target.vocab, device=session.device)
+        drafted = torch.zeros(batch, k, dtype=torch.long, device=session.device)
+        coins = Coins.of(rng, session.device)
+        work: dict[str, Callable[[], object]] = {"sample": lambda: sample(law[:, 0], coins.device)}
+        if k:
+            work["reject"] = lambda: reject(law, law[:, :k], drafted, coins)
+        for part, call in work.items():
+            host_s, device_s = launched(call)
+            row = {"k": k, "host_us": round(host_s * 1e6, 3), "latency_us": round(device_s * 1e6, 3)}
+            session.add("parts", **where, repeat=repeat, part=part, **row)
+
     for model in models:  # room for all before anything is timed, so that memory runs out here or nowhere
         model.allocate(batch, capacity)
     for repeat in range(grid.repeats):
@@ -137,6 +151,8 @@ def _case(
         for k in grid.ks:
             jobs.append(partial(live, k, repeat))
             jobs.append(partial(host, k, repeat))
+            if session.cuda:
+                jobs.append(partial(launches, k, repeat))
             jobs.append(partial(a_pass, "verify" if k else "decode", models[0], k + 1, "all", repeat))
         jobs.append(partial(a_pass, "draft_first", models[1], 2, "last", repeat))
         jobs.append(partial(a_pass, "draft", models[1], 1, "last", repeat))

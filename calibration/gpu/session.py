@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 
+from calibration.gpu.readme import readme
 from calibration.gpu.tables import refused, rows_of, table_of
 from calibration.measure.device import Device, clocks
 from calibration.measure.kernels import Workshop
@@ -68,7 +69,7 @@ class Session:
         kernels = {name: k for name, k in self.workshop.prepare(point).items() if not variants or name in variants}
         for (name, kernel), timing in zip(kernels.items(), self.time(list(kernels.values())), strict=True):
             mode: Literal["graph", "eager"] = "graph" if self.cuda and not kernel.eager else "eager"
-            for row in rows_of(point, name, timing, mode=mode, at_s=self.elapsed_s):
+            for row in rows_of(point, name, timing, mode=mode, at_s=self.elapsed_s, default=kernel.default):
                 self.add(table_of(point), dtype=str(self.workshop.dtype)[6:], **row)
 
     def time(self, kernels: list[Prepared]) -> list[Timing]:
@@ -89,7 +90,7 @@ class Session:
         print(line, flush=True)
 
     def save(self) -> None:
-        """Write every changed table, the machine and the log."""
+        """Write every changed table, the machine, and what the folder says of itself."""
         self.out.mkdir(parents=True, exist_ok=True)
         for name in sorted(self._changed):
             rows = pd.DataFrame(self.tables[name])
@@ -97,7 +98,8 @@ class Session:
         self._changed.clear()
         machine = json.dumps(self.machine, indent=1) + "\n"
         replace_file(self.out / "machine.json", lambda path: path.write_text(machine))
-        replace_file(self.out / "log.txt", lambda path: path.write_text("\n".join(self.notes) + "\n"))
+        about = readme(self.machine, self.tables, self.notes)
+        replace_file(self.out / "README.md", lambda path: path.write_text(about))
         self._saved = self.elapsed_s
 
     @contextmanager

@@ -22,16 +22,16 @@ RENAMED = {
 """Parameters of points under the names that a reader of the tables expects; ``kv_tokens`` were there before."""
 TABLES = {"gemm": "gemm", "attention": "attention", "prefill": "attention"}
 """Tables by kind of point; all others are in ``around``."""
-OWN = ("op", "dtype", "kernel", "mode", "repeat", "latency_us", "status", "at_s")
+OWN = ("op", "dtype", "kernel", "default", "mode", "repeat", "latency_us", "status", "at_s")
 
 
 def rows_of(
-    point: Point, variant: str, timing: Timing, *, mode: Literal["graph", "eager"], at_s: float
+    point: Point, variant: str, timing: Timing, *, mode: Literal["graph", "eager"], at_s: float, default: bool = False
 ) -> list[dict[str, Any]]:
-    """A row for every sample, times in microseconds a call."""
+    """A row for every sample, times in microseconds a call; ``default``: PyTorch takes this variant by itself."""
     return [
-        {**_columns(point), "kernel": variant, "mode": mode, "repeat": i, "latency_us": round(seconds * 1e6, 3),
-         "status": "ok", "at_s": round(at_s, 1)}
+        {**_columns(point), "kernel": variant, "default": int(default), "mode": mode, "repeat": i,
+         "latency_us": round(seconds * 1e6, 3), "status": "ok", "at_s": round(at_s, 1)}
         for i, seconds in enumerate(timing.busy_s.tolist())
     ]  # fmt: skip
 

@@ -24,14 +24,7 @@ def masked(query: Tensor, caches: Caches, length: int) -> Callable[[SDPBackend |
     caches: keys and values [batch, kv_heads, span >= length, d] to rotate over. Heads that share a cache head are query
     rows of it, so that the cache is read once a group. The run's output is [batch, kv_heads, group * q, d].
     """
-    batch, heads, queries, dim = query.shape
-    kv, span = caches[0][0].shape[1:3]
-    packed = query.reshape(batch, kv, -1, dim)
-    seen = (
-        torch.arange(span, device=query.device) <= torch.arange(length - queries, length, device=query.device)[:, None]
-    )
-    mask = torch.zeros(queries, span, dtype=query.dtype, device=query.device).masked_fill_(~seen, float("-inf"))
-    mask = mask.repeat(heads // kv, 1).expand(batch, kv, -1, -1)
+    packed, mask = _packed(query, caches, length)
 
     def through(backend: SDPBackend | None) -> Run:
         def run(i: int) -> Tensor:
@@ -43,6 +36,28 @@ def masked(query: Tensor, caches: Caches, length: int) -> Callable[[SDPBackend |
         return run
 
     return through
+
+
+def chosen(query: Tensor, caches: Caches, length: int) -> str:
+    """The kernel that PyTorch takes by itself for ``masked``: cudnn, efficient, flash, math, or unknown."""
+    packed, mask = _packed(query, caches, length)
+    try:
+        choice = int(torch._fused_sdp_choice(packed, *caches[0], attn_mask=mask))
+    except (AttributeError, RuntimeError):  # not a public call; no measurement may fail for its sake
+        return "unknown"
+    known = {int(backend.value): name for name, backend in SDPBackend.__members__.items()}
+    return known.get(choice, "unknown").removesuffix("_ATTENTION").lower()
+
+
+def _packed(query: Tensor, caches: Caches, length: int) -> tuple[Tensor, Tensor]:
+    """Query rows by cache head, and the additive mask of the lower right triangle."""
+    batch, heads, queries, dim = query.shape
+    kv, span = caches[0][0].shape[1:3]
+    seen = (
+        torch.arange(span, device=query.device) <= torch.arange(length - queries, length, device=query.device)[:, None]
+    )
+    mask = torch.zeros(queries, span, dtype=query.dtype, device=query.device).masked_fill_(~seen, float("-inf"))
+    return query.reshape(batch, kv, -1, dim), mask.repeat(heads // kv, 1).expand(batch, kv, -1, -1)
 
 
 def flash(query: Tensor, caches: Caches, length: int) -> Run:

@@ -137,8 +137,11 @@ class Workshop:
         query = self._random(b, h, q, d)
         masked = attention.masked(query, caches, length)
         if self.device.kind == "cpu":
-            return {"masked": Prepared(masked(None), copies, beside=self._beside(point, b * q))}
-        found = {name: Prepared(masked(backend), copies) for name, backend in attention.MASKED.items()}
+            return {"masked": Prepared(masked(None), copies, beside=self._beside(point, b * q), default=True)}
+        own = attention.chosen(query, caches, length)
+        found = {
+            name: Prepared(masked(backend), copies, default=name == own) for name, backend in attention.MASKED.items()
+        }
         found["flash"] = Prepared(attention.flash(query, caches, length), copies)
         found = {name: kernel for name, kernel in found.items() if attention.runs(kernel.run)}
         if self.flex_s > 0.0:
@@ -146,7 +149,7 @@ class Workshop:
             flex = Prepared(attention.flex(query, caches, length), copies)
             found |= {"flex": flex} if attention.runs(flex.run) else {}
             self.flex_s -= time.monotonic() - begin
-        return found or {"masked": Prepared(masked(None), copies)}
+        return found or {"masked": Prepared(masked(None), copies, default=True)}
 
     def _prefill(self, point: Point) -> dict[str, Prepared]:
         b, n, d, h, kv = (point[x] for x in ("batch", "tokens", "head_dim", "heads", "kv_heads"))

@@ -37,6 +37,8 @@ class Prepared:
     eager: bool = False
     reports: bool = False
     """Whether ``run`` returns the seconds itself (wall and processor, or one for both), of what of it is wanted."""
+    default: bool = False
+    """Whether it is the variant that PyTorch takes by itself."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,32 @@ def time_on_cuda(kernels: Sequence[Prepared], *, repeats: int) -> list[Timing]:
                 for out in each.outputs:
                     _check(out, kernel)
     return [Timing(seconds, seconds) for seconds in taken]
+
+
+ASLEEP_CYCLES = 20_000_000
+"""What the device sleeps while the host launches: about 10 ms."""
+
+
+@_inferring
+def launched(work: Callable[[], object], *, calls: int = 16) -> tuple[float, float]:
+    """Seconds of a call on CUDA, the host's launching and the device's work told apart: it waits until all is launched.
+
+    ``work`` must not wait for the device.
+    """
+    import torch
+
+    work()
+    torch.cuda.synchronize()
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(ASLEEP_CYCLES)
+    first.record()
+    begin = time.perf_counter()
+    for _ in range(calls):
+        work()
+    host = time.perf_counter() - begin
+    last.record()
+    torch.cuda.synchronize()
+    return host / calls, first.elapsed_time(last) * 1e-3 / calls
 
 
 @dataclass

@@ -17,14 +17,14 @@ from calibration.measure import attention
 from calibration.measure.device import Device
 from calibration.measure.kernels import Company, Workshop
 from calibration.measure.points import Point
-from calibration.measure.timers import Prepared, WrongOutputError, time_on_cuda
+from calibration.measure.timers import Prepared, WrongOutputError, launched, time_on_cuda
 
 
 class Recorder:
     """Stands in for torch.cuda: a graph replays the calls that ran while it was captured, or does nothing."""
 
     def __init__(self, *, replays: bool = True) -> None:
-        self.replays, self.capturing, self.log, self.graphs = replays, None, [], []
+        self.replays, self.capturing, self.log, self.graphs, self.slept = replays, None, [], [], []
 
     def kernel(self, run: Callable[[int], Any]) -> Callable[[int], Any]:
         def called(i: int) -> Any:
@@ -75,6 +75,7 @@ class Recorder:
             "stream": lambda _: contextlib.nullcontext(),
             "current_stream": Stream,
             "synchronize": lambda: None,
+            "_sleep": recorder.slept.append,
         }.items():
             monkeypatch.setattr(torch.cuda, name, value)
 
@@ -112,6 +113,33 @@ def test_eager_kernels_and_reported_times_are_not_captured(monkeypatch: pytest.M
     )
     assert (eager.busy_s == eager.wall_s).all()
     assert reported.wall_s.tolist() == [3e-4] * 3
+
+
+def test_launching_is_told_from_the_devices_work_behind_a_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, awake = Recorder(), []
+    recorder.install(monkeypatch)
+    host_s, device_s = launched(lambda: awake.append(bool(recorder.slept)), calls=4)
+    assert awake == [False, True, True, True, True]  # the first call loads what it needs
+    assert device_s == pytest.approx(2e-3 / 4)
+    assert host_s > 0.0
+
+
+@pytest.mark.parametrize("choice", [0, 1, 2, 3, 99, None])
+def test_what_pytorch_takes_by_itself_has_a_name_or_is_unknown(
+    choice: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, caches = torch.zeros(2, 4, 3, 32), [(torch.zeros(2, 2, 48, 32),) * 2]
+
+    def chose(*_: object, **__: object) -> int:
+        if choice is None:
+            raise RuntimeError("no")
+        return choice
+
+    monkeypatch.setattr(torch, "_fused_sdp_choice", chose)
+    expected = {0: "math", 1: "flash", 2: "efficient", 3: "cudnn"}.get(choice, "unknown")
+    assert attention.chosen(query, caches, 37) == expected
+    monkeypatch.undo()
+    assert attention.chosen(query, caches, 37) in {"flash", "math"}  # a processor's own two
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -27,6 +27,7 @@ from calibration.measure.timers import Prepared, Timing  # noqa: E402
 from specsim.cost.model_shape import ModelShape  # noqa: E402
 from specsim.cost.profile import load_profile  # noqa: E402
 from specsim.errors import InputError  # noqa: E402
+from studies.verify_surface import read, report  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SMALL = ModelShape("tiny", 2, 64, heads=4, kv_heads=2, head_dim=16, vocab=256, intermediate=96)
@@ -63,10 +64,15 @@ def test_the_script_measures_every_part_in_its_small_form(tmp_path: Path) -> Non
     assert {"model", "layers", "mode", "repeat", "latency_us"} <= set(tables["steps"][0])
     assert {(row["batch"], row["k"]) for row in tables["live"]} == {(b, k) for b in "12" for k in "02"}
     assert {row["part"] for row in tables["parts"]} == {"verify", "decode", "draft_first", "draft", "host"}
+    about = (tmp_path / "README.md").read_text()
+    assert f"- torch: {torch.__version__}" in about
+    for name, table in tables.items():
+        assert f"| {name} | {len(table)} | none |" in about
     machine = json.loads((tmp_path / "machine.json").read_text())
     assert machine["tiny"] is True
     assert machine["device"]["versions"]["torch"] == torch.__version__
     assert len(machine["clocks_seen"]) == 6
+    assert "attention of 4/2 heads of 16" in report(read(tmp_path))
     path, errors, _ = import_measurements(str(tmp_path), out=str(tmp_path / "mine.json"))
     profile = load_profile(path, engine="vllm", dtype="fp32")
     assert profile.verify["fp32"].queries.tolist() == [1.0, 3.0]
@@ -107,8 +113,7 @@ def test_a_broken_part_costs_no_other(tmp_path: Path) -> None:
         here.add("second", seconds=2)
     assert rows(tmp_path / "first.csv") == [{"seconds": "1"}]
     assert rows(tmp_path / "second.csv") == [{"seconds": "2"}]
-    log = (tmp_path / "log.txt").read_text()
-    assert "first: FAILED, KeyError: 'what was looked for'" in log
+    assert "first: FAILED, KeyError: 'what was looked for'" in (tmp_path / "README.md").read_text()
     assert not [file for file in tmp_path.iterdir() if file.name.endswith(".part")]
 
 
