@@ -9,11 +9,12 @@ import numpy as np
 
 from specsim.acceptance.process import AcceptanceProcess
 from specsim.errors import InputError
-from specsim.simulation.macro import BudgetBound, run_macro
+from specsim.simulation.macro import run_macro
 from specsim.simulation.pricing import Pricer
 from specsim.simulation.program import RoundProgram
 from specsim.simulation.result import Result
 from specsim.simulation.rounds import BLOCK, RoundSource
+from specsim.simulation.scheduler import BudgetBound
 from specsim.simulation.serving import Serving
 from specsim.simulation.stepwise import Accepts, run_stepwise
 from specsim.simulation.workload import Requests, Workload

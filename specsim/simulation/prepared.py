@@ -12,6 +12,68 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+class PreparedRounds:
+    """Every request's rounds: those drawn for it, or what an interruption left of them.
+
+    count, accepted: rounds of each request and drafted tokens that survived in them, those ahead of it included.
+    """
+
+    def __init__(self, source: RoundSource, requests: Requests, k: int, block_size: int) -> None:
+        self._source, self._requests, self._k, self._block_size = source, requests, k, block_size
+        self._prompt: list[int] = requests.prompt_tokens.tolist()
+        self._output: list[int] = requests.output_tokens.tolist()
+        self._blocks: dict[int, PreparedBlock] = {}
+        self._left: dict[int, tuple[Ints, int]] = {}  # of interrupted requests: what their rounds emit, emitted before
+        self.count = [0] * len(requests)
+        self.accepted = [0] * len(requests)
+
+    def known_tokens(self, i: int) -> int:
+        """Tokens that the request's prefill computes: its prompt, and its output where it was interrupted."""
+        return self._prompt[i] + (self._left[i][1] if i in self._left else 0)
+
+    def begin(self, i: int) -> Decoding | None:
+        """The rounds that follow the request's prefill, which emits one token; None: that is its last."""
+        left, emitted = self._left.get(i, (None, 0))
+        emitted += 1
+        if emitted == self._output[i]:
+            return None
+        if left is None:
+            state = self._block(i).start(i)
+        else:
+            self._left[i] = (left, emitted)
+            state = resume(left, self._prompt[i] + emitted, self._output[i] - emitted, self._k, self._block_size)
+        self.count[i] += state.rounds
+        self.accepted[i] += state.accepted
+        return state
+
+    def interrupt(self, i: int, state: Decoding, gone: int) -> tuple[int, int]:
+        """The request stops after ``gone`` of its rounds; returns its cached tokens and the blocks that it holds."""
+        left, emitted = self._left.get(i) or (self._block(i).rounds_of(i), 1)
+        used = int(left[:gone].sum())
+        self._left[i] = (left[gone:], emitted + used)
+        self.count[i] -= state.rounds - gone
+        self.accepted[i] -= state.accepted - (used - gone)
+        cached = state.kv_first + used
+        if gone:
+            return cached, state.blocks_first + int(state.block_growth[: gone - 1].sum())
+        return cached, -(-cached // self._block_size)
+
+    def end(self, i: int) -> None:
+        """The request is finished: nobody asks for its rounds again."""
+        self._left.pop(i, None)
+        block = self._block(i)
+        block.unfinished -= 1
+        if block.unfinished == 0:
+            del self._blocks[i // BLOCK]
+
+    def _block(self, i: int) -> PreparedBlock:
+        block = self._blocks.get(i // BLOCK)
+        if block is None:
+            block = PreparedBlock(self._source, i // BLOCK, self._requests, self._k, self._block_size)
+            self._blocks[i // BLOCK] = block
+        return block
+
+
 class Decoding:
     """A decoding request: its rounds are iterations ``start .. end``.
 

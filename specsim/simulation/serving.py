@@ -42,6 +42,10 @@ class Serving:
         """Blocks that requests can hold."""
         return self.num_blocks - 1
 
+    def blocks(self, tokens: int) -> int:
+        """Blocks that so many tokens take."""
+        return -(-tokens // self.block_size)
+
     def check(self, prompt_tokens: NDArray[np.int64], output_tokens: NDArray[np.int64], k: int) -> None:
         """Raise InputError where a request could never run: its longest round must fit the cache and the budget."""
         if k + 1 > self.max_num_batched_tokens:
@@ -53,7 +57,7 @@ class Serving:
         # The last round starts at the latest with one token missing.
         slots = prompt_tokens + np.maximum(output_tokens - 2, 0) + np.where(output_tokens > 1, k + 1, 0)
         worst = int(slots.argmax())
-        need = -(-int(slots[worst]) // self.block_size)
+        need = self.blocks(int(slots[worst]))
         if need > self.usable_blocks:
             raise InputError(
                 f"the cache cannot hold request {worst}: {int(prompt_tokens[worst])} prompt and "

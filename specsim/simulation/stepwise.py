@@ -57,7 +57,7 @@ class _Engine:
 
     def allocate(self, request: _Request, slots: int) -> bool:
         """Extend the request's blocks to hold ``slots`` tokens, if there are enough free ones."""
-        more = max(0, -(-slots // self.serving.block_size) - request.blocks)
+        more = max(0, self.serving.blocks(slots) - request.blocks)
         if more > self.free:
             return False
         self.free -= more
@@ -110,7 +110,7 @@ class _Engine:
                 kept = self.dropped.kept(request.index, self.free, request.tokens, serving.block_size)
             found = kept * serving.block_size
             tokens = min(request.tokens - found, budget)
-            if serving.reserve_full_prompt and -(-request.tokens // serving.block_size) > self.free:
+            if serving.reserve_full_prompt and serving.blocks(request.tokens) > self.free:
                 break
             if not self.allocate(request, found + tokens):
                 break
