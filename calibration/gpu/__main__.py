@@ -34,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.device == "cuda" and not torch.cuda.is_available():
         print("error: no CUDA device here; --device cpu --tiny tries the script out", file=sys.stderr)
         return 2
+    if asked.device == "cpu" and not asked.tiny:
+        print("error: --device cpu: models of a GPU's size don't fit here; add --tiny", file=sys.stderr)
+        return 2
     found = detect(asked.device, threads=None if asked.device == "cuda" else 1)
     dtype, name = DTYPES[found.kind]
     beside = Company(2.0 * found.cache_bytes if found.kind == "cuda" else 1.0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -16,14 +17,15 @@ torch = pytest.importorskip("torch")
 import numpy as np  # noqa: E402
 
 from calibration.gpu import __main__ as gpu  # noqa: E402
-from calibration.gpu.plan import LAYOUTS, Layout, Surface  # noqa: E402
+from calibration.gpu.models import LiveGrid  # noqa: E402
+from calibration.gpu.plan import LAYOUTS, Layout, Surface, prefills  # noqa: E402
 from calibration.gpu.session import Session  # noqa: E402
 from calibration.gpu.tables import read_tables, refused, rows_of, table_of  # noqa: E402
 from calibration.imports import import_measurements  # noqa: E402
-from calibration.measure.device import detect  # noqa: E402
+from calibration.measure.device import Device, detect  # noqa: E402
 from calibration.measure.kernels import Company, Workshop  # noqa: E402
 from calibration.measure.points import MOST_CACHED, QUERIES, TINY, Point, candidates  # noqa: E402
-from calibration.measure.timers import Prepared, Timing  # noqa: E402
+from calibration.measure.timers import Prepared, Timing, _Made  # noqa: E402
 from specsim.cost.model_shape import ModelShape  # noqa: E402
 from specsim.cost.profile import load_profile  # noqa: E402
 from specsim.errors import InputError  # noqa: E402
@@ -80,6 +82,89 @@ def test_the_script_measures_every_part_in_its_small_form(tmp_path: Path) -> Non
     assert {"gemm.fp32", "attention.verify.fp32", "host"} <= set(errors)
 
 
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA device whose memory is this processor's: captures run at once, replays do nothing, every time is 2 ms."""
+
+    class Stream:
+        def wait_stream(self, _: object) -> None:
+            pass
+
+    class Event:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def record(self) -> None:
+            pass
+
+        def elapsed_time(self, _: object) -> float:
+            return 2.0
+
+    class Graph:
+        def replay(self) -> None:
+            pass
+
+    def nothing(*_: object) -> None:
+        pass
+
+    def anywhere(*_: object) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    for name, value in {
+        "CUDAGraph": Graph, "Stream": Stream, "Event": Event, "graph": anywhere, "stream": anywhere,
+        "current_stream": Stream, "synchronize": nothing, "empty_cache": nothing, "_sleep": nothing,
+        "is_available": lambda: True,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    device = Device("cuda", "pretended", 80 << 30, 1 << 20, 4, 0, {"torch": torch.__version__})
+    monkeypatch.setattr(gpu, "detect", lambda *_, **__: device)
+    monkeypatch.setattr(Session, "device", torch.device("cpu"))
+    monkeypatch.setattr(Workshop, "_on", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(_Made, "poison", nothing)  # a replay here writes nothing
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("pretended")
+def test_what_only_cuda_runs_runs(tmp_path: Path) -> None:
+    assert gpu.main(["--out", str(tmp_path), "--tiny"]) == 0
+    assert "FAILED" not in (tmp_path / "README.md").read_text()
+    modes = {name: {row["mode"] for row in rows(tmp_path / f"{name}.csv")} for name in ("gemm", "attention", "steps")}
+    assert modes == {"gemm": {"graph"}, "attention": {"graph"}, "steps": {"graph", "eager"}}
+    parts = rows(tmp_path / "parts.csv")
+    assert {row["part"] for row in parts} == {"verify", "decode", "draft_first", "draft", "host", "sample", "reject"}
+    assert all(float(row["host_us"]) > 0.0 for row in parts if row["part"] in ("sample", "reject"))
+    _, errors, _ = import_measurements(str(tmp_path), out=str(tmp_path / "mine.json"))
+    assert "attention.verify.bf16" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("pretended")
+def test_the_whole_plan_runs_part_after_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan of a GPU with every model small and every grid a corner of itself."""
+    steps, loads = gpu.measure_steps, []
+
+    def corner(session: Session, shape: ModelShape, asked: list[tuple[int, int, int]], until_s: float) -> None:
+        loads.extend(asked)
+        steps(session, shape, [(1, 1, 16), (2, 2, 16)], until_s)
+
+    monkeypatch.setattr(gpu, "load_model", lambda _: SMALL)
+    monkeypatch.setattr(gpu, "Surface", lambda *_, **__: Surface((1, 3), (1,), (32,), ((1,), (1,), (32,)), 1000))
+    monkeypatch.setattr(gpu, "Grid", lambda: TINY)
+    monkeypatch.setattr(gpu, "LAYOUTS", (Layout("a", 4, 2, 16), Layout("b", 2, 2, 16)))
+    monkeypatch.setattr(gpu, "prefills", lambda layouts: prefills(layouts, TINY.prompts))
+    monkeypatch.setattr(gpu, "LiveGrid", lambda *_, **__: LiveGrid((1,), (16,), (0, 2), rounds=3, repeats=1))
+    monkeypatch.setattr(gpu, "measure_steps", corner)
+    monkeypatch.setattr(gpu, "FLEX_S", 0.0)  # nothing is compiled
+    assert gpu.main(["--out", str(tmp_path), "--seconds", "100000"]) == 0
+    about = (tmp_path / "README.md").read_text()
+    assert "FAILED" not in about
+    assert "out of time" not in about
+    assert about.count(": begins") == 9
+    decoding = {(n, c) for n, q, c in loads if q == 1}
+    assert {(n, c) for n, _, c in loads} <= decoding  # every pass has its own decoding pass beside it
+    assert sum((n * q, c) in decoding for n, q, c in loads if q > 1) >= 6  # and many the rule's
+
+
 def test_the_script_needs_no_package_that_a_machine_with_pytorch_may_lack() -> None:
     script = """
 import sys
@@ -100,6 +185,10 @@ def test_without_the_device_it_says_so(capsys: pytest.CaptureFixture[str], tmp_p
     assert gpu.main(["--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: no CUDA device here; --device cpu --tiny tries the script out"
+    ]
+    assert gpu.main(["--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: --device cpu: models of a GPU's size don't fit here; add --tiny"
     ]
     assert not (tmp_path / "out").exists()
 

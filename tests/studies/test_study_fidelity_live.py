@@ -146,8 +146,6 @@ def test_committed_results_hold_the_whole_grid() -> None:
 
 
 def test_committed_results_reach_the_targets_of_the_speedup() -> None:
-    """The third target, the best K in 15 of 16 cases, is printed as missed: within what repeats differ by."""
     found = committed()
     assert found.errors.median() <= 0.05
-    assert found.reached["p95"]
-    assert found.chosen_well >= 12
+    assert all(found.reached.values())
