@@ -6,7 +6,6 @@ The reward is block efficiency (accepted / drafted) or block divergence (mean of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -22,8 +21,9 @@ from specsim.systems.beside import memory_with, prompt_program
 from specsim.systems.composition import Composition, NotApplicable, on_servers
 from specsim.systems.descriptor import Parameter, System
 from specsim.systems.draft_verify import draft_verify
+from specsim.systems.pool_rounds import NO_PROPOSAL, Arm, PoolRounds
 from specsim.systems.reproduction import Row
-from specsim.theory.tokens import expected_tokens_iid
+from specsim.theory.tokens import expected_rounds_iid, expected_tokens_iid
 
 if TYPE_CHECKING:
     from specsim.planning.setting import Setting
@@ -100,20 +100,7 @@ def regret_rounds(ran: Queries, pool: Pool, tokens: int) -> float:
 
     The best drafter's rounds are exact: the renewal count of its law of tokens per round.
     """
-    return float(ran.needed.mean()) - expected_rounds(max(pool.rates), pool.k, tokens)
-
-
-def expected_rounds(rate: float, k: int, tokens: int) -> float:
-    """Mean rounds of an i.i.d. drafter until ``tokens`` are written (the last round may write more)."""
-    law = np.zeros(k + 2)
-    law[1 : k + 1] = (1.0 - rate) * rate ** np.arange(k)
-    law[k + 1] = rate**k
-    visits = np.zeros(tokens)
-    visits[0] = 1.0
-    for at in range(1, tokens):
-        reach = min(at, k + 1)
-        visits[at] = visits[at - reach : at] @ law[reach:0:-1]
-    return float(visits.sum())
+    return float(ran.needed.mean()) - expected_rounds_iid(max(pool.rates), pool.k, tokens)
 
 
 def rounds_to_find(ran: Queries, best: int, *, share: float = 0.5) -> int:
@@ -213,59 +200,6 @@ def simulate(
         return Drawn(np.full(len(counts), k), counts, counts + 1, np.full(len(counts), 1.0 + k * draft_ratio))
 
     return in_series(draw, tokens=tokens)
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A drafter of the pool: acceptance of its positions where it proposes, which it does in a ``proposes`` of rounds.
-
-    kind: of the round that it drafts.
-    """
-
-    rates: tuple[float, ...]
-    proposes: float
-    kind: int
-
-
-class PoolRounds:
-    """The bandit picks a drafter, each request with statistics of its own; rewards are the paper's.
-
-    A token's 1 - TV is Beta with its position's rate as its mean and ``concentration`` as a + b; concentration None:
-    the reward is the accepted share. A round without a proposal is of kind 0 and rewards nothing.
-    """
-
-    def __init__(
-        self, arms: Sequence[Arm], bandit: Bandit, concentration: float | None, streams: int, rng: np.random.Generator
-    ) -> None:
-        self._arms, self._bandit, self._concentration, self._rng = arms, bandit, concentration, rng
-        self._pulls = [Pulls.none(1, len(arms)) for _ in range(streams)]
-        self._now = np.zeros(streams, dtype=np.int64)
-
-    def length(self, stream: int) -> int:
-        """The kind of the next round."""
-        self._now[stream] = self._bandit.pick(self._pulls[stream], self._rng)[0]
-        arm = self._arms[int(self._now[stream])]
-        if self._rng.random() < arm.proposes:
-            return arm.kind
-        self._bandit.learn(self._pulls[stream], self._now[[stream]], np.zeros(1))
-        return NO_PROPOSAL
-
-    def settle(self, stream: int, k: int) -> tuple[int, int]:
-        """What survives, and the bandit learns it."""
-        if k == NO_PROPOSAL:
-            return 0, 1
-        agree = rates = np.array(self._arms[self._now[stream]].rates)
-        if self._concentration is not None:
-            agree = self._rng.beta(rates * self._concentration, (1.0 - rates) * self._concentration)
-        failed = self._rng.random(len(rates)) >= agree
-        count = int(np.argmax(failed)) if failed.any() else len(rates)
-        reward = count / len(rates) if self._concentration is None else float(agree.mean())
-        self._bandit.learn(self._pulls[stream], self._now[[stream]], np.array([reward]))
-        return count, count + 1
-
-
-NO_PROPOSAL = 0
-"""Kind of a round whose drafter found nothing to propose."""
 
 
 def _compose(setting: Setting) -> Composition:

@@ -26,6 +26,7 @@ from specsim.systems.draft_tree import TREE_ASSUMED
 from specsim.systems.reproduction import Row
 from specsim.systems.sequoia import SHIPPED_ACCEPTANCE
 from specsim.systems.tree_rounds import TreeRounds, run_tree
+from specsim.theory.tokens import expected_rounds_iid
 
 if TYPE_CHECKING:
     from specsim.planning.setting import Setting
@@ -60,18 +61,10 @@ def bandwidth(tokens: float, drafting_passes: float) -> float:
 def drafting_passes(agreement: float, *, ahead: int = AHEAD, depth: int = DEPTH) -> float:
     """Mean passes of the drafter for a tree of ``depth`` levels when n-grams propose ``ahead`` tokens each time.
 
-    A pass makes 1 + (n-grams agreed with) levels, i.i.d.; a renewal sum counts the passes until the tree is deep
-    enough, the last of which may make more levels than needed. Agreement 0: one pass a level.
+    A pass makes 1 + (n-grams agreed with) levels, i.i.d., the last one perhaps more than needed. Agreement 0: one pass
+    a level.
     """
-    law = np.zeros(ahead + 2)
-    law[1 : ahead + 1] = (1.0 - agreement) * agreement ** np.arange(ahead)
-    law[ahead + 1] = agreement**ahead
-    visits = np.zeros(depth)
-    visits[0] = 1.0
-    for at in range(1, depth):
-        reach = min(at, ahead + 1)
-        visits[at] = visits[at - reach : at] @ law[reach:0:-1]
-    return float(visits.sum())
+    return expected_rounds_iid(agreement, ahead, depth)
 
 
 def run_staged(

@@ -73,3 +73,19 @@ def expected_tokens_lockstep(survival: ArrayLike, batch: int) -> tuple[float, fl
     """
     s = np.asarray(survival, dtype=np.float64)
     return float(1.0 + (s**batch).sum()), float(1.0 + (1.0 - (1.0 - s) ** batch).sum())
+
+
+def expected_rounds_iid(rate: float, k: int, tokens: int) -> float:
+    """Mean rounds at an i.i.d. rate until ``tokens`` are written; the last round may write more.
+
+    A renewal count: the sum over n < tokens of P(some round begins with n tokens written).
+    """
+    law = np.zeros(k + 2)
+    law[1 : k + 1] = (1.0 - rate) * rate ** np.arange(k)
+    law[k + 1] = rate**k
+    visits = np.zeros(tokens)
+    visits[0] = 1.0
+    for at in range(1, tokens):
+        reach = min(at, k + 1)
+        visits[at] = visits[at - reach : at] @ law[reach:0:-1]
+    return float(visits.sum())

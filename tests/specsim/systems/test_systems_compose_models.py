@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specsim.acceptance.chains import Iid
+from specsim.drafting.bandits import Ucb
 from specsim.errors import InputError
 from specsim.planning.comparison import compose
 from specsim.planning.deployment import deploy
@@ -20,9 +21,10 @@ from specsim.planning.setting import Setting
 from specsim.scenario import Scenario
 from specsim.simulation.program import Batch, PrefillChunk
 from specsim.simulation.workload import Requests
-from specsim.systems import bild, hsd, metasd, specformer, staged
+from specsim.systems import bild, hsd, specformer, staged
 from specsim.systems.catalogue import system
 from specsim.systems.composition import NotApplicable
+from specsim.systems.pool_rounds import Arm, PoolRounds
 from specsim.systems.stack import Pair, Stack, fastest_lengths, held_law
 from specsim.theory.tokens import expected_tokens_iid
 
@@ -309,8 +311,8 @@ def test_the_better_drafter_is_found(divergence):
 
 
 def test_a_drafter_that_seldom_proposes_has_its_evidence_either_way():
-    arm = metasd.Arm((0.8, 0.7), 0.25, 1)
-    rule = metasd.PoolRounds([arm], metasd.Ucb(0.1), None, 1, np.random.default_rng(0))
+    arm = Arm((0.8, 0.7), 0.25, 1)
+    rule = PoolRounds([arm], Ucb(0.1), None, 1, np.random.default_rng(0))
     accepted = np.array([rule.settle(0, rule.length(0))[0] for _ in range(20_000)])
     assert (accepted >= 1).mean() == pytest.approx(0.25 * 0.8, abs=0.01)
     assert (accepted >= 2).mean() == pytest.approx(0.25 * 0.8 * 0.7, abs=0.01)

@@ -14,6 +14,7 @@ from specsim.drafting.stopping import optimal_stopping
 from specsim.errors import InputError
 from specsim.simulation.signal_rounds import RoundSeconds, run_rounds
 from specsim.systems import adasd, bild, metasd, rsd, ssbd
+from specsim.theory.tokens import expected_rounds_iid
 from specsim.verification import lossy
 from specsim.verification.case import Case
 from specsim.verification.chains import chain_law
@@ -34,7 +35,7 @@ def test_one_drafter_needs_the_rounds_of_its_renewal_law():
     alone = metasd.Pool((0.7,), k=4, concentration=5.0)
     ran = metasd.run_pool(alone, Ucb(0.1), reward="efficiency", tokens=150, queries=3000, rng=RNG(0))
     error = 5 * ran.needed.std() / 3000**0.5
-    assert ran.needed.mean() == pytest.approx(metasd.expected_rounds(0.7, 4, 150), abs=error)
+    assert ran.needed.mean() == pytest.approx(expected_rounds_iid(0.7, 4, 150), abs=error)
 
 
 def test_regret_grows_with_the_logarithm_and_divergence_finds_the_best_drafter_sooner():

@@ -27,6 +27,18 @@ def test_iid_tokens_at_the_edges(rate: float) -> None:
     assert float(tokens.expected_tokens_iid(rate, 5)) == pytest.approx(sum(rate**i for i in range(6)), rel=1e-12)
 
 
+@given(st.fractions(0, 1), st.integers(0, 5), st.integers(1, 12))
+def test_iid_rounds_by_conditioning_on_the_first_one(rate: Fraction, k: int, wanted: int) -> None:
+    @functools.cache
+    def rounds(left: int) -> Fraction:
+        if left <= 0:
+            return Fraction(0)
+        failing = sum(((1 - rate) * rate**i * rounds(left - i - 1) for i in range(k)), Fraction(0))
+        return 1 + failing + rate**k * rounds(left - k - 1)
+
+    assert tokens.expected_rounds_iid(float(rate), k, wanted) == pytest.approx(float(rounds(wanted)), rel=1e-12)
+
+
 def test_chain_tokens_by_k_accumulate() -> None:
     survival = np.array([[0.7, 0.4, 0.1], [0.5, 0.5, 0.5]])
     by_k = tokens.expected_tokens_by_k(survival)
