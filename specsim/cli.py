@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from specsim.commands.calibrate import app as calibrate_app
+from specsim.commands.flags import FILE, PLAN_ONLY, takes_overrides
 from specsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,71 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-FILE = "FILE"
-OVERRIDES = "Override the scenario"
-EVIDENCE = "Acceptance evidence (replaces the scenario's; give one kind)"
-
 ScenarioFile = Annotated[
     str | None, typer.Argument(metavar=FILE, help="Scenario file (TOML). Without it: the shipped example.")
-]
-Target = Annotated[
-    str | None, typer.Option(metavar="MODEL", help="Shipped name or config.json.", rich_help_panel=OVERRIDES)
-]
-Drafter = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME", help="A drafter of the file, a method, or method:model. Repeats.", rich_help_panel=OVERRIDES
-    ),
-]
-Hardware = Annotated[
-    str | None, typer.Option(metavar="GPU", help="Shipped name or profile file.", rich_help_panel=OVERRIDES)
-]
-Engine = Annotated[str | None, typer.Option(metavar="NAME", help="vllm, sglang or trtllm.", rich_help_panel=OVERRIDES)]
-Dtype = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Precision of the weights: bf16, fp8 or fp8_block.", rich_help_panel=OVERRIDES),
-]
-TensorParallel = Annotated[
-    str | None, typer.Option(metavar="N", help="GPUs of one replica.", rich_help_panel=OVERRIDES)
-]
-Lengths = Annotated[
-    str | None,
-    typer.Option(metavar="K", help="Draft lengths: 3, or 0,1,2,4, or 1-8.", rich_help_panel=OVERRIDES),
-]
-Context = Annotated[
-    str | None, typer.Option(metavar="TOKENS", help="Context lengths, as 1024,8192.", rich_help_panel=OVERRIDES)
-]
-RequestRate = Annotated[
-    str | None, typer.Option(metavar="PER_S", help="Requests a second, all replicas.", rich_help_panel=OVERRIDES)
-]
-SloTtft = Annotated[
-    str | None, typer.Option(metavar="MS", help="95th percentile of time to first token.", rich_help_panel=OVERRIDES)
-]
-SloTpot = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MS", help="95th percentile of time per output token after the first.", rich_help_panel=OVERRIDES
-    ),
-]
-Price = Annotated[
-    str | None, typer.Option("--price-gpu-hour", metavar="PRICE", help="Of one GPU.", rich_help_panel=OVERRIDES)
-]
-Seed = Annotated[str | None, typer.Option(metavar="N", help="Seed of every random stream.", rich_help_panel=OVERRIDES)]
-Rate = Annotated[
-    str | None,
-    typer.Option(metavar="0..1", help="One conditional rate for every position.", rich_help_panel=EVIDENCE),
-]
-Length = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TOKENS", help="Tokens a round, bonus included, at the one K given.", rich_help_panel=EVIDENCE
-    ),
-]
-PerPosition = Annotated[
-    str | None, typer.Option(metavar="RATES", help="Conditional rates, as 0.70,0.66,0.64.", rich_help_panel=EVIDENCE)
-]
-AcceptanceFile = Annotated[
-    str | None, typer.Option(metavar=FILE, help="Written by `specsim acceptance`.", rich_help_panel=EVIDENCE)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -112,55 +50,29 @@ def _specsim(
 
 
 @app.command()
+@takes_overrides()
 def plan(
     scenario: ScenarioFile = None,
-    json: Json = False,  # noqa: FBT002 - typer reads the default
-    target: Target = None,
-    drafter: Drafter = None,
-    hardware: Hardware = None,
-    engine: Engine = None,
-    dtype: Dtype = None,
-    tensor_parallel: TensorParallel = None,
-    num_speculative_tokens: Lengths = None,
-    context: Context = None,
-    request_rate: RequestRate = None,
-    slo_ttft_ms: SloTtft = None,
-    slo_tpot_ms: SloTpot = None,
-    price_gpu_hour: Price = None,
-    seed: Seed = None,
-    acceptance_rate: Rate = None,
-    acceptance_length: Length = None,
-    acceptance_per_position: PerPosition = None,
-    acceptance_file: AcceptanceFile = None,
+    *,
+    json: Json = False,
+    flags: Overrides,
 ) -> None:
     """Say whether speculation pays, how far to draft, up to which load, and how many GPUs it takes."""
-    flags = _overrides(locals())
     from specsim.commands.plan import run
 
     run(scenario, flags, as_json=json)
 
 
 @app.command()
+@takes_overrides(without=PLAN_ONLY)
 def simulate(
     scenario: ScenarioFile = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Where the results go (created).")] = None,
-    json: Json = False,  # noqa: FBT002 - typer reads the default
-    target: Target = None,
-    drafter: Drafter = None,
-    hardware: Hardware = None,
-    engine: Engine = None,
-    dtype: Dtype = None,
-    tensor_parallel: TensorParallel = None,
-    num_speculative_tokens: Lengths = None,
-    request_rate: RequestRate = None,
-    seed: Seed = None,
-    acceptance_rate: Rate = None,
-    acceptance_length: Length = None,
-    acceptance_per_position: PerPosition = None,
-    acceptance_file: AcceptanceFile = None,
+    *,
+    json: Json = False,
+    flags: Overrides,
 ) -> None:
     """Run one configuration through the serving simulator and write its requests and summary."""
-    flags = _overrides(locals())
     from specsim.commands.simulate import run
 
     run(scenario, flags, out=out, as_json=json)
@@ -264,6 +176,7 @@ def show_system(
 
 
 @app.command()
+@takes_overrides(without=PLAN_ONLY)
 def compare(
     scenario: ScenarioFile = None,
     systems: Annotated[
@@ -273,23 +186,11 @@ def compare(
         str | None, typer.Option(metavar="N,...", help="Users of the closed loops that the chart shows.")
     ] = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Write tables and the picture here (created).")] = None,
-    json: Json = False,  # noqa: FBT002 - typer reads the default
-    target: Target = None,
-    drafter: Drafter = None,
-    hardware: Hardware = None,
-    engine: Engine = None,
-    dtype: Dtype = None,
-    tensor_parallel: TensorParallel = None,
-    num_speculative_tokens: Lengths = None,
-    request_rate: RequestRate = None,
-    seed: Seed = None,
-    acceptance_rate: Rate = None,
-    acceptance_length: Length = None,
-    acceptance_per_position: PerPosition = None,
-    acceptance_file: AcceptanceFile = None,
+    *,
+    json: Json = False,
+    flags: Overrides,
 ) -> None:
     """Run published systems on the same hardware, requests and acceptance: speed, latency, memory, work, network."""
-    flags = _overrides(locals())
     from specsim.commands.compare import run
     from specsim.scenario.overrides import whole_numbers
 
@@ -355,34 +256,6 @@ def _escaped(error: Exception) -> int:
         file=sys.stderr,
     )
     return 1
-
-
-READ_AS = {
-    "tensor_parallel": "whole_number",
-    "seed": "whole_number",
-    "num_speculative_tokens": "whole_numbers",
-    "context": "whole_numbers",
-    "acceptance_per_position": "numbers",
-    **dict.fromkeys(
-        ("acceptance_rate", "acceptance_length", "request_rate", "slo_ttft_ms", "slo_tpot_ms", "price_gpu_hour"),
-        "number",
-    ),
-}
-"""Which reader turns a flag's text into numbers; the parser's own would not say what it found."""
-
-
-def _overrides(given: dict[str, Any]) -> Overrides:
-    """The flags of a command, lists parsed."""
-    from specsim.scenario import overrides
-    from specsim.scenario.overrides import Overrides
-
-    flags = {name: given[name] for name in Overrides.__dataclass_fields__ if given.get(name) is not None}
-    for name, read in READ_AS.items():
-        if name in flags:
-            flags[name] = getattr(overrides, read)(flags[name], name)
-    if "drafter" in flags:
-        flags["drafter"] = tuple(flags["drafter"])
-    return Overrides(**flags)
 
 
 if __name__ == "__main__":
