@@ -9,7 +9,7 @@ from pathlib import Path
 from specsim.errors import InputError
 from specsim.report.progress import progress
 from specsim.scenario import Loaded, Overrides, Scenario, load_scenario, told_of
-from specsim.scenario.sections import Drafter
+from specsim.scenario.drafters import Drafter
 
 
 def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -> None:

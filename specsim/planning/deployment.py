@@ -16,8 +16,8 @@ from specsim.cost.model import ModelShape, load_model
 from specsim.cost.profile import Profile, load_profile
 from specsim.errors import InputError
 from specsim.scenario import Scenario
+from specsim.scenario.drafters import Drafter as DrafterSection
 from specsim.scenario.resolve import acceptance_process, acceptance_source, traffic_of
-from specsim.scenario.sections import Drafter as DrafterSection
 from specsim.simulation.program import RoundProgram
 from specsim.simulation.serving import Serving
 from specsim.simulation.workload import Workload

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from specsim.errors import InputError
-from specsim.scenario.sections import Drafter, Serving, Target
+from specsim.scenario.drafters import Drafter
+from specsim.scenario.sections import Serving, Target
 from specsim.scenario.traffic import Tokens, Workload
 
 if TYPE_CHECKING:

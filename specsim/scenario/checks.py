@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from specsim.scenario.catalogue import drafter_problems, memory_problems, target_problems, workload_problems
+from specsim.scenario.drafters import Drafter
 from specsim.scenario.scenario import Scenario
-from specsim.scenario.sections import Drafter, Network, Price, Serving, Shown, Simulation, Slo, Target
+from specsim.scenario.sections import Network, Price, Serving, Shown, Simulation, Slo, Target
 from specsim.scenario.traffic import Workload
 
 Path = tuple[str | int, ...]

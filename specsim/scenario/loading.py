@@ -17,11 +17,12 @@ from pydantic import ValidationError
 
 from specsim.errors import InputError
 from specsim.scenario.checks import CHECKS, Sections
+from specsim.scenario.drafters import Acceptance, Drafter
 from specsim.scenario.fields import Section
 from specsim.scenario.messages import dotted, mistakes, nearest, shown
 from specsim.scenario.overrides import Overrides, overridden
 from specsim.scenario.scenario import SECTIONS, Scenario
-from specsim.scenario.sections import Acceptance, Drafter, Serving
+from specsim.scenario.sections import Serving
 from specsim.scenario.system_numbers import system_numbers
 
 EXAMPLE, SYSTEMS_EXAMPLE = "llama31_8b_h100.toml", "llama31_8b_systems.toml"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from specsim.errors import InputError
-from specsim.scenario.sections import Method
+from specsim.scenario.drafters import Method
 
 Path = tuple[str | int, ...]
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from specsim.scenario.drafters import Acceptance, Drafter
 from specsim.scenario.fields import Section
-from specsim.scenario.sections import Acceptance, Drafter, Network, Price, Serving, Shown, Simulation, Slo, Target
+from specsim.scenario.sections import Network, Price, Serving, Shown, Simulation, Slo, Target
 from specsim.scenario.traffic import (
     ClosedArrivals,
     FixedTokens,

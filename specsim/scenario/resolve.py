@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from specsim.scenario.sections import Acceptance, Drafter
+from specsim.scenario.drafters import Acceptance, Drafter
 from specsim.scenario.traffic import (
     ClosedArrivals,
     FixedTokens,

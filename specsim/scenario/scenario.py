@@ -8,18 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from specsim.scenario.drafters import Drafter
 from specsim.scenario.fields import Section
-from specsim.scenario.sections import (
-    DEFAULT_UTILIZATION,
-    Drafter,
-    Network,
-    Price,
-    Serving,
-    Shown,
-    Simulation,
-    Slo,
-    Target,
-)
+from specsim.scenario.sections import DEFAULT_UTILIZATION, Network, Price, Serving, Shown, Simulation, Slo, Target
 from specsim.scenario.traffic import Workload
 
 SECTIONS: Mapping[str, type[Section]] = {

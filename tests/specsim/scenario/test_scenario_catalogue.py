@@ -14,8 +14,9 @@ from specsim.cost.memory import cache_memory
 from specsim.cost.profile import FILES, profile_names
 from specsim.errors import InputError
 from specsim.scenario import Overrides, Scenario, load_scenario
+from specsim.scenario.drafters import Method
 from specsim.scenario.resolve import acceptance_process, acceptance_source, shipped_acceptance, traffic_of
-from specsim.scenario.sections import Engine, Method, Target
+from specsim.scenario.sections import Engine, Target
 
 GOOD = (Path(__file__).parent / "good.toml").read_text()
 
