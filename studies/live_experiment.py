@@ -168,7 +168,8 @@ class _Measured:
     ) -> _Measured:
         import torch
 
-        from calibration.measure.kernels import Workshop, company
+        from calibration.measure.company import company
+        from calibration.measure.kernels import Workshop
         from calibration.measure.points import candidates
 
         target, draft = pair.build(SEED)

@@ -12,8 +12,9 @@ import torch
 from calibration.gpu.models import LiveGrid, build, layers_of, measure_live, measure_steps
 from calibration.gpu.plan import LAYOUTS, Layout, Surface, around, prefills, products
 from calibration.gpu.session import Session
+from calibration.measure.company import Company
 from calibration.measure.device import detect, pinned
-from calibration.measure.kernels import Company, Workshop
+from calibration.measure.kernels import Workshop
 from calibration.measure.points import TINY, Grid
 from specsim.cost.model import load_model
 from specsim.cost.model_shape import ModelShape

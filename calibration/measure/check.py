@@ -185,7 +185,8 @@ def _attention_s(
     here: Device, kind: Any, profile: Profile, shape: ModelShape, batch: int, k: int, reach: float
 ) -> float:
     """Seconds that the target's attention takes now, all layers, timed alone with buffers that rotate."""
-    from calibration.measure.kernels import Workshop, company
+    from calibration.measure.company import company
+    from calibration.measure.kernels import Workshop
 
     forward = shape.forward(dtype=profile.dtype, kv_dtype=profile.dtype)
     workshop = Workshop(here, kind, company([forward], most=2.0 * here.cache_bytes))

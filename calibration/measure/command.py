@@ -124,7 +124,8 @@ def session_for(
     names = {"bf16": torch.bfloat16, "fp32": torch.float32}
     if dtype not in names:
         raise InputError(f"{dtype!r} cannot be measured here; give {' or '.join(names)}", field="--dtype")
-    from calibration.measure.kernels import Workshop, company
+    from calibration.measure.company import company
+    from calibration.measure.kernels import Workshop
 
     sparse = [model.name for model in models if model.experts]
     if sparse:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,16 +18,16 @@ from calibration.live.engine import decode
 from calibration.live.micro import Idle
 from calibration.live.stopwatch import Laps
 from calibration.measure import attention
+from calibration.measure.company import Company, read_bytes
 from calibration.measure.device import Device
 from calibration.measure.points import ROUNDS, Point
 from calibration.measure.timers import Prepared
 from specsim.cost.law import BYTES
 from specsim.cost.model_shape import ModelShape
-from specsim.cost.shapes import ForwardShape
 
 MOST_COPIES = 64
-MOST_BESIDE, MOST_ROWS_BESIDE = 8 << 20, 16
-"""Bytes and rows of a product between two kernels that leave nothing of a processor's own caches; more takes longer."""
+MOST_ROWS_BESIDE = 16
+"""Rows of a product between two kernels; more would only take longer."""
 
 
 @dataclass
@@ -75,10 +76,7 @@ class Workshop:
 
     def _random(self, *size: int) -> Tensor:
         """Normal numbers of unit variance over the last axis, cheaply: a block of noise repeated."""
-        count = 1
-        for length in size:
-            count *= length
-        return self._noise(count).view(size) * size[-1] ** -0.5
+        return self._noise(math.prod(size)).view(size) * size[-1] ** -0.5
 
     def _noise(self, count: int) -> Tensor:
         if self._block is None:
@@ -88,9 +86,7 @@ class Workshop:
 
     def _rotating(self, copies: int, *size: int) -> list[Tensor]:
         """That many tensors of normal numbers, views of one memory that is filled once for all points."""
-        count = 1
-        for length in size:
-            count *= length
+        count = math.prod(size)
         if self._arena is None or self._arena.numel() < copies * count:
             self._arena = None  # give the old one back before taking the new one
             self._arena = self._noise(copies * count)
@@ -172,7 +168,7 @@ class Workshop:
         h, kv, d = point["heads"], point["kv_heads"], point["head_dim"]
         shape = ModelShape("one", 1, width, h, kv, d, 1, point["intermediate"], qk_norm=bool(point["qk_norm"]))
         cpu = self.device.kind == "cpu"
-        bytes_ = _read_bytes(shape.forward(dtype="fp32", kv_dtype="fp32")) * self.dtype.itemsize / BYTES["fp32"]
+        bytes_ = read_bytes(shape.forward(dtype="fp32", kv_dtype="fp32")) * self.dtype.itemsize / BYTES["fp32"]
         layers = self._copies(point, bytes_) if cpu else 1
         decoder = self._decoder(replace(shape, layers=layers), b, 64 + q)
         assert decoder.cache is not None
@@ -271,48 +267,3 @@ class Workshop:
             return y
 
         return {"graph" if point["graph"] else "eager": Prepared(run, eager=not point["graph"])}
-
-
-@dataclass(frozen=True)
-class Company:
-    """Bytes of weights that a pass reads in all, and that one of its products reads; its layers, each with a cache.
-
-    most_bytes: what is larger than this leaves nothing in a cache.
-    """
-
-    pass_bytes: float
-    product_bytes: float
-    layers: int = 0
-    most_bytes: float = float("inf")
-
-
-def company(models: Sequence[ForwardShape], *, most: float) -> Callable[[Point], Company]:
-    """The company of a point's kernel in its own model's pass, whose bytes count up to ``most``.
-
-    A small model stays in a cache between its layers. What two models share has the larger one's company.
-    """
-    known: dict[tuple[object, ...], Company] = {}
-    for model in sorted(models, key=_read_bytes):
-        products = sum(x.count for x in model.linears)
-        one = min(most, MOST_BESIDE, _read_bytes(model) / products)
-        mine = Company(min(most, _read_bytes(model)), one, model.layers, most)
-        keys: list[tuple[object, ...]] = [("gemm", x.n, x.k) for x in model.linears]
-        keys += [("heads", a.heads, a.kv_heads, a.head_dim) for a in model.attention]
-        keys += [("hidden", model.hidden), ("vocab", model.vocab)]
-        known |= dict.fromkeys(keys, mine)
-
-    def of(point: Point) -> Company:
-        named = dict(point.parameters)
-        if point.kind == "gemm":
-            key: tuple[object, ...] = ("gemm", named["n"], named["k"])
-        elif point.kind in ("attention", "prefill"):
-            key = ("heads", named["heads"], named["kv_heads"], named["head_dim"])
-        else:
-            key = next((x, named[x]) for x in ("hidden", "vocab") if x in named)
-        return known[key]
-
-    return of
-
-
-def _read_bytes(model: ForwardShape) -> float:
-    return sum(x.n * x.k * x.count for x in model.linears) * BYTES[model.weight_dtype]

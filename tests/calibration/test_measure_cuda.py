@@ -14,8 +14,9 @@ pytest.importorskip("torch")
 import torch
 
 from calibration.measure import attention
+from calibration.measure.company import Company
 from calibration.measure.device import Device
-from calibration.measure.kernels import Company, Workshop
+from calibration.measure.kernels import Workshop
 from calibration.measure.points import Point
 from calibration.measure.timers import Prepared, WrongOutputError, launched, time_on_cuda
 

@@ -12,9 +12,10 @@ pytest.importorskip("torch")
 import torch
 
 from calibration.measure.command import calibrate
+from calibration.measure.company import Company, company
 from calibration.measure.device import Device, clocks, detect, free_bytes, pinned
 from calibration.measure.fit import fit_profile
-from calibration.measure.kernels import Company, Workshop, company
+from calibration.measure.kernels import Workshop
 from calibration.measure.points import TINY, Point, candidates
 from calibration.measure.samples import Samples, medians, read_samples
 from calibration.measure.session import Session, out_of_memory

@@ -23,8 +23,9 @@ from calibration.gpu.session import Session  # noqa: E402
 from calibration.gpu.tables import read_tables, refused, rows_of, table_of  # noqa: E402
 from calibration.imports import import_measurements  # noqa: E402
 from calibration.measure import timers  # noqa: E402
+from calibration.measure.company import Company  # noqa: E402
 from calibration.measure.device import Device, detect  # noqa: E402
-from calibration.measure.kernels import Company, Workshop  # noqa: E402
+from calibration.measure.kernels import Workshop  # noqa: E402
 from calibration.measure.points import MOST_CACHED, QUERIES, TINY, Point, candidates  # noqa: E402
 from calibration.measure.timers import Prepared, Timing, _Made  # noqa: E402
 from specsim.cost.model_shape import ModelShape  # noqa: E402
