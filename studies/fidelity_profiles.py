@@ -13,27 +13,25 @@ scikit-learn is installed (extra [studies]).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from calibration.gemm import fit_gemm
-from calibration.laws import fit_law
 from calibration.measure.field import fit_field
 from calibration.measure.points import stepped
 from calibration.measure.prior import cautious_law
 from calibration.sources.aiconfigurator import installed
 from calibration.sources.vidur import read_vidur
-from specsim.cost.gemm import GemmTable
-from specsim.cost.hardware import Hardware, load_hardware
-from specsim.cost.law import Law, gemm_work, non_decreasing
+from specsim.cost.hardware import load_hardware
+from specsim.cost.law import gemm_work
 from specsim.cost.profile import load_profile
 from specsim.cost.shapes import Floats
 from specsim.errors import InputError
 from studies.measured_data import data_dir
+from studies.product_predictors import fitted, forest, layered, roofline
 
 GPUS = ("h100_sxm", "h200_sxm", "a100_sxm")
 MOST_ROWS, LEAST_WIDTH, MOST_WIDTH = 1024, 1024, 16384
@@ -78,50 +76,6 @@ def products(gpu: str) -> pd.DataFrame:
     rows = rows[wide & (rows["m"] <= MOST_ROWS)]
     hardware = load_hardware(gpu)
     return rows[rows["seconds"] >= roofline(hardware)(rows)].reset_index(drop=True)
-
-
-def roofline(hardware: Hardware) -> Callable[[pd.DataFrame], Floats]:
-    """The datasheet's bound: the larger of bytes over bandwidth and operations over the peak."""
-
-    def seconds(rows: pd.DataFrame) -> Floats:
-        moved, flops = gemm_work(rows["m"], rows["n"], rows["k"], "bf16")
-        return np.maximum(moved / hardware.memory_bandwidth_bytes_per_s, flops / hardware.peak("bf16"))
-
-    return seconds
-
-
-def fitted(rows: pd.DataFrame, hardware: Hardware) -> Callable[[pd.DataFrame], Floats]:
-    """The fit that profiles are built with, on ``rows``: table, neighbours' residuals, law."""
-    section = fit_gemm(rows, hardware, "bf16").section
-    table = GemmTable(
-        "bf16",
-        Law(**section["law"]),
-        np.array(section["rows"], dtype=np.float64),
-        np.array(section["shapes"], dtype=np.float64),
-        np.array(section["latency_us"], dtype=np.float64) * 1e-6,
-        section["length"],
-        section["nugget"],
-    )
-
-    def seconds(wanted: pd.DataFrame) -> Floats:
-        out = np.empty(len(wanted))
-        for (n, k), places in wanted.groupby(["n", "k"]).indices.items():
-            curve, _ = table.curve(int(n), int(k))
-            out[places] = np.interp(wanted["m"].to_numpy()[places], table.rows, non_decreasing(curve))
-        return out
-
-    return seconds
-
-
-def forest(rows: pd.DataFrame) -> Callable[[pd.DataFrame], Floats] | None:
-    """A random forest on the logarithms of (m, n, k); None where scikit-learn is not installed."""
-    try:
-        from sklearn.ensemble import RandomForestRegressor
-    except ImportError:
-        return None
-    model = RandomForestRegressor(n_estimators=100, random_state=0)
-    model.fit(np.log(rows[["m", "n", "k"]].to_numpy()), np.log(rows["seconds"].to_numpy()))
-    return lambda wanted: np.exp(model.predict(np.log(wanted[["m", "n", "k"]].to_numpy())))
 
 
 def by_shape(rows: pd.DataFrame, folds: int, seed: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
@@ -204,33 +158,6 @@ def ratios(path: Path, gpu: str) -> tuple[dict[str, Errors], dict[str, Errors]]:
             if who == "profile's fit":
                 by_model[name] = Errors(name, values)
     return {who: Errors(who, np.concatenate(parts)) for who, parts in left.items()}, by_model
-
-
-def layered(rows: pd.DataFrame, hardware: Hardware) -> Callable[[pd.DataFrame], Floats]:
-    """Law and kriged residuals at every measured row count (Vidur's grid has more of them than profiles ship)."""
-    moved, flops = gemm_work(rows["m"], rows["n"], rows["k"], "bf16")
-    seconds = rows["seconds"].to_numpy()
-    law = fit_law(
-        moved,
-        flops,
-        np.zeros(len(rows)),
-        seconds,
-        bandwidth=hardware.memory_bandwidth_bytes_per_s,
-        peak=hardware.peak("bf16"),
-        with_blocks=False,
-    )
-    pivot = rows.pivot_table(index=["n", "k"], columns="m", values="seconds")
-    shapes = np.array(pivot.index.tolist(), dtype=np.float64)
-    table = GemmTable("bf16", law, pivot.columns.to_numpy(dtype=np.float64), shapes, pivot.to_numpy(), 2.0, 0.05)
-
-    def predict(wanted: pd.DataFrame) -> Floats:
-        out = np.empty(len(wanted))
-        for (n, k), places in wanted.groupby(["n", "k"]).indices.items():
-            curve, _ = table.curve(int(n), int(k))
-            out[places] = np.interp(wanted["m"].to_numpy()[places], table.rows, curve)
-        return out
-
-    return predict
 
 
 def few_points(gpu: str, *, points: int = FEW, draws: int = FEW_DRAWS) -> dict[str, Errors]:

@@ -20,8 +20,8 @@ from studies.fidelity_profiles import (
     held_out_shapes,
     products,
     ratios,
-    roofline,
 )
+from studies.product_predictors import roofline
 
 
 @pytest.mark.slow

@@ -6,21 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specsim.cost.engine import HostCost
-from studies.fidelity_silicon import (
-    EXPECTED,
-    FIXED,
-    INFERENCEMAX,
-    REPEATED,
-    TARGETS,
-    Predicted,
-    Row,
-    Study,
-    fit_host,
-    predict,
-    read_rows,
-    scores,
-    study,
-)
+from studies.fidelity_silicon import EXPECTED, TARGETS, Study, fit_host, scores, study
+from studies.silicon_prediction import Predicted, predict
+from studies.silicon_rows import FIXED, INFERENCEMAX, REPEATED, Row, read_rows
 
 NOTHING = HostCost(0.0, 0.0, 1.0, 1.0, "none")
 

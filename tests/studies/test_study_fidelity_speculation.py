@@ -6,6 +6,7 @@ import pytest
 
 from studies import fidelity_speculation as study
 from studies.speculation_harness import OFFLINE_BUDGET, prefill_steps, rows
+from studies.speculation_signs import mixtures
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def test_the_textbook_formula_is_worse(results):
 
 @pytest.mark.data
 def test_mixtures_that_speculation_slowed_down_are_predicted_to(shared_data):
-    signs = study.mixtures(rows(shared_data))
+    signs = mixtures(rows(shared_data))
     assert len(signs) == 8
     assert all(sign.measured < 1 for sign in signs)
     assert [sign for sign in signs if sign.predicted >= 1] == []
