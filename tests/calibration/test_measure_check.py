@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
+
+from small_model import written
 
 import calibration.measure.device
 from calibration.live.price import PARTS, EnginePass, priced_round, round_parts
@@ -19,25 +20,11 @@ from specsim.cost.model import load_model
 from specsim.cost.profile import Profile
 from specsim.errors import InputError
 
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "intermediate_size": 256,
-    "vocab_size": 512,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": False,
-}
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("check")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    model = str(folder / "config.json")
+    model = written(folder)
     calibrate(folder / "my.json", minutes=0.5, device="cpu", models=[model], threads=1, clock="processor", grid=TINY)
     return folder
 

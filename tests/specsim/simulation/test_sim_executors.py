@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from affine_engine import Survives
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,26 +29,6 @@ def program(k: int, *, scale: float = 1.0) -> RoundProgram:
         return StepTime({"all": Term(seconds, "synthetic", np.zeros(np.shape(seconds), dtype=np.int8))})
 
     return RoundProgram(f"synthetic k={k}", k, (), host)
-
-
-class Survives:
-    """Independent rounds, each drafted token surviving with probability ``rate``."""
-
-    name = "test"
-    max_k = None
-
-    def __init__(self, rate: float) -> None:
-        self.rate = rate
-
-    def survival(self, k):
-        return self.rate ** np.arange(1, k + 1)
-
-    def start(self, n, rng):
-        return np.zeros(n)
-
-    def verify(self, latent, k, rng, *, rounds=1):
-        u = rng.random((len(latent), rounds, k))
-        return np.minimum.accumulate(u < self.rate, axis=2).sum(axis=2), latent
 
 
 def assert_same(a: Result, b: Result) -> None:

@@ -1,4 +1,4 @@
-"""Laws of the simulated engine: conservation, closed forms under idealisation, scaling, order, and refusals."""
+"""Laws of the simulated engine: conservation, closed forms under idealisation, scaling, and order."""
 
 from __future__ import annotations
 
@@ -6,64 +6,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from affine_engine import ROOMY, Survives, program, requests, run
 
-from specsim.cost.shapes import StepTime, Term
-from specsim.errors import InputError
 from specsim.simulation.engine import simulate
 from specsim.simulation.pricing import Pricer
-from specsim.simulation.program import Batch, Pass, RoundProgram
 from specsim.simulation.serving import Serving
-from specsim.simulation.workload import ClosedLoop, Fixed, Lognormal, Poisson, Requests, Workload
-
-ROOMY = Serving(64, 4096, 100_000)
-
-
-def program(k=0, *, step_s=0.01, per_kv_s=0.0, per_new_s=0.0, scale=1.0):
-    """Seconds affine in cached and prefill tokens."""
-
-    def host(batch: Batch) -> StepTime:
-        kv = np.asarray(batch.kv_tokens, dtype=np.float64) + 0.0 * np.asarray(batch.sequences, dtype=np.float64)
-        new = sum(np.asarray(c.tokens, dtype=np.float64) for c in batch.prefill)
-        seconds = scale * (step_s + per_kv_s * kv + per_new_s * new)
-        return StepTime({"all": Term(seconds, "test", np.zeros(np.shape(seconds), dtype=np.int8))})
-
-    return RoundProgram("affine", k, (), host)
-
-
-class Survives:
-    name = "test"
-    max_k = None
-
-    def __init__(self, rate):
-        self.rate = rate
-
-    def survival(self, k):
-        return self.rate ** np.arange(1, k + 1)
-
-    def start(self, n, rng):
-        return np.zeros(n)
-
-    def verify(self, latent, k, rng, *, rounds=1):
-        u = rng.random((len(latent), rounds, k))
-        return np.minimum.accumulate(u < self.rate, axis=2).sum(axis=2), latent
-
-
-def requests(arrivals, prompts, outputs):
-    return Requests(np.asarray(arrivals, float), np.asarray(prompts), np.asarray(outputs))
-
-
-def run(load, *, k=0, rate=0.7, serving=ROOMY, n=None, seed=0, executor="auto", costs=None, **cost):
-    made = costs or program(k, **cost)
-    return simulate(
-        made,
-        Survives(rate) if k else None,
-        load,
-        serving,
-        np.random.default_rng(seed),
-        num_requests=n,
-        executor=executor,
-    )
-
+from specsim.simulation.workload import ClosedLoop, Fixed, Lognormal, Poisson, Workload
 
 # Closed forms
 
@@ -155,54 +103,6 @@ def test_busy_time_is_all_of_a_saturated_run():
     assert r.busy_s == pytest.approx(r.duration_s)
 
 
-# What the scheduler puts into an iteration
-
-
-@pytest.mark.parametrize("k", [0, 3, 7])
-@pytest.mark.parametrize("executor", ["macro", "stepwise"])
-def test_a_round_reserves_its_drafts(k, executor):
-    """Blocks for the cached tokens and k + 1 more, whatever survives: here nothing does, so the last round has most."""
-    prompt, output, usable = 100, 41, 99
-    r = run(requests([0.0], [prompt], [output]), k=k, rate=0.0, serving=Serving(4, 512, usable + 1), executor=executor)
-    last_round = prompt + output - 2
-    assert r.cache_max == pytest.approx(-(-(last_round + k + 1) // 16) / usable)
-
-
-def test_the_youngest_gives_way():
-    """Two requests of 10 blocks each at their end, 15 usable: the first never loses its cache, the second does."""
-    load = requests([0.0, 0.001], [96, 96], [65, 65])
-    r = run(load, serving=Serving(4, 512, 16))
-    assert r.preemptions[0] == 0
-    assert r.preemptions[1] > 0
-    assert r.finish_s[1] > r.finish_s[0]
-
-
-@pytest.mark.parametrize("k", [0, 3])
-def test_decodes_go_first_and_prompts_fill_the_rest(k):
-    """A long prompt takes what the decoding request leaves of the budget, and that one never misses an iteration."""
-    budget, prompt = 64, 1000
-    load = requests([0.0, 0.1], [10, prompt], [400, 5])
-    r = run(load, k=k, rate=0.0, serving=Serving(4, budget, 1000))
-    chunks = -(-prompt // (budget - (k + 1)))
-    assert r.mixed_iterations == 1 + chunks
-    assert r.first_token_s[1] - r.scheduled_s[1] == pytest.approx(chunks * 0.01)
-    assert r.itl_s.max() == pytest.approx(0.01)
-
-
-def test_seats_bound_the_batch():
-    r = run(Workload(ClosedLoop(50), Fixed(10), Fixed(30)), serving=Serving(8, 4096, 1000), n=50)
-    assert r.itl_count.max() == 8
-
-
-def test_a_prompt_waits_until_all_of_it_fits():
-    """With 20 usable blocks and 12 of them held, a prompt of 10 is not started, though its first chunk would fit."""
-    load = requests([0.0, 0.05], [176, 160], [20, 5])
-    waits = run(load, serving=Serving(4, 64, 21))
-    starts = run(load, serving=Serving(4, 64, 21, reserve_full_prompt=False))
-    assert waits.scheduled_s[1] >= waits.finish_s[0]
-    assert starts.scheduled_s[1] < starts.finish_s[0]
-
-
 # Metamorphic and monotone
 
 
@@ -285,56 +185,3 @@ def test_policy_sees_the_batch_and_its_context():
     assert 0 < r.drafted.sum() < 4 * r.rounds.sum()
     assert max(n for n, _ in seen) == 8
     assert all(100 <= c < 100 + r.output_tokens.max() + 5 for n, c in seen if n)
-
-
-def test_budget_below_a_round_each_cuts_drafts():
-    """20 requests of 9 tokens don't fit 64: the reference takes over, and late requests draft less or wait."""
-    load = Workload(ClosedLoop(20), Fixed(10), Fixed(60))
-    serving = Serving(20, 64, 4000)
-    r = run(load, k=8, serving=serving, n=40)
-    same = run(load, k=8, serving=serving, n=40, executor="stepwise")
-    np.testing.assert_array_equal(r.finish_s, same.finish_s)
-    assert r.drafted.sum() < 8 * r.rounds.sum()
-    with pytest.raises(InputError, match="budget"):
-        run(load, k=8, serving=serving, n=40, executor="macro")
-
-
-# Refusals
-
-
-def test_a_request_that_can_never_fit_is_refused():
-    with pytest.raises(InputError, match=r"request 1: 900 prompt .* 63 are usable"):
-        run(requests([0.0, 1.0], [50, 900], [10, 200]), serving=Serving(8, 512, 64))
-
-
-@pytest.mark.parametrize("k", [0, 3])
-def test_the_largest_request_that_fits_runs(k):
-    """63 blocks of 16 hold 1,008 tokens: the prompt, all outputs but the last two, and the last round's k + 1."""
-    output = 1008 - 900 + 2 - (k + 1)
-    r = run(requests([0.0], [900], [output]), k=k, rate=0.0, serving=Serving(8, 512, 64))
-    assert r.cache_max == 1.0
-    with pytest.raises(InputError, match="64 blocks"):
-        run(requests([0.0], [900], [output + 1]), k=k, rate=0.0, serving=Serving(8, 512, 64))
-
-
-def test_impossible_inputs_are_refused():
-    load = Workload(Poisson(1.0), Fixed(10), Fixed(10))
-    cases = [
-        ({"k": 3, "costs": program(3), "rate": 0.5, "serving": Serving(4, 3, 100)}, "budget of 3"),
-        ({"costs": {0: program(0), 2: program(2)}, "k": 2}, "policy"),
-        ({"costs": {3: program(2)}, "k": 2}, "listed under 3"),
-        ({"costs": program(2)}, "need an acceptance process"),
-        ({"costs": dataclasses.replace(program(0), passes=tuple(
-            Pass(d, d, lambda b: None, lambda s: None, device=d) for d in ("gpu", "cpu")))}, "several devices"),
-    ]  # fmt: skip
-    for arguments, message in cases:
-        with pytest.raises(InputError, match=message):
-            run(load, n=5, **arguments)
-    with pytest.raises(InputError, match="how many"):
-        run(load)
-    with pytest.raises(InputError, match="sorted"):
-        requests([1.0, 0.0], [1, 1], [1, 1])
-    with pytest.raises(InputError, match="0 tokens"):
-        requests([0.0], [0], [1])
-    with pytest.raises(InputError, match="no requests"):
-        requests([], [], [])
