@@ -38,20 +38,11 @@ def fit_law(
 
     bandwidth in bytes/s and peak in operations/s are the GPU's; efficiencies are kept in (0.02, 1).
     """
-
-    def law(x: Floats) -> Law:
-        return Law(
-            constant_s=float(np.exp(x[0])),
-            bandwidth_bytes_per_s=bandwidth * float(np.exp(x[1])),
-            flops_per_s=peak * float(np.exp(x[2])),
-            exponent=float(1.0 + np.exp(x[3])),
-            block_s=float(np.exp(x[4])) if with_blocks else 0.0,
-        )
-
     target = np.log(seconds)
 
     def residual(x: Floats) -> Floats:
-        return np.asarray(np.log(law(x).seconds(moved, flops, blocks)) - target)
+        law = law_at(x, bandwidth=bandwidth, peak=peak)
+        return np.asarray(np.log(law.seconds(moved, flops, blocks)) - target)
 
     low, high = float(np.log(0.02)), 0.0
     start = [float(np.log(np.quantile(seconds, 0.02))), -0.15, -0.3, 0.0, float(np.log(2e-8))]
@@ -60,7 +51,18 @@ def fit_law(
     fit = least_squares(
         residual, start[:size], bounds=(bounds[0][:size], bounds[1][:size]), loss="soft_l1", f_scale=0.1
     )
-    return law(fit.x)
+    return law_at(fit.x, bandwidth=bandwidth, peak=peak)
+
+
+def law_at(x: Floats, *, bandwidth: float, peak: float) -> Law:
+    """The law of a fit's unknowns: ln constant, ln efficiencies, ln(exponent - 1) and, where it has five, ln block."""
+    return Law(
+        constant_s=float(np.exp(x[0])),
+        bandwidth_bytes_per_s=bandwidth * float(np.exp(x[1])),
+        flops_per_s=peak * float(np.exp(x[2])),
+        exponent=float(1.0 + np.exp(x[3])),
+        block_s=float(np.exp(x[4])) if len(x) > 4 else 0.0,
+    )
 
 
 def law_json(law: Law) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import least_squares
 
+from calibration.laws import law_at
 from specsim.cost.law import Law
 from specsim.cost.shapes import Floats
 
@@ -37,17 +38,9 @@ def cautious_law(
     pieces = np.zeros(seconds.size) if blocks is None else blocks
     target = np.log(seconds)
 
-    def law(x: Floats) -> Law:
-        return Law(
-            constant_s=float(np.exp(x[0])),
-            bandwidth_bytes_per_s=bandwidth * float(np.exp(x[1])),
-            flops_per_s=peak * float(np.exp(x[2])),
-            exponent=float(1.0 + np.exp(x[3])),
-            block_s=float(np.exp(x[4])) if blocks is not None else 0.0,
-        )
-
     def residual(x: Floats) -> Floats:
-        left = (np.log(law(x).seconds(moved, flops, pieces)) - target) / NOISE
+        law = law_at(x, bandwidth=bandwidth, peak=peak)
+        left = (np.log(law.seconds(moved, flops, pieces)) - target) / NOISE
         robust = np.sign(left) * np.sqrt(2.0 * (np.sqrt(1.0 + left**2) - 1.0))
         return np.concatenate([robust, (x[1:4] - mean) / sd])
 
@@ -56,7 +49,7 @@ def cautious_law(
     if blocks is not None:
         low, high, start = [*low, np.log(1e-12)], [*high, np.log(1e-3)], [*start, np.log(1e-8)]
     start = np.clip(start, np.array(low) + 1e-6, np.array(high) - 1e-6).tolist()
-    return law(least_squares(residual, start, bounds=(low, high)).x)
+    return law_at(least_squares(residual, start, bounds=(low, high)).x, bandwidth=bandwidth, peak=peak)
 
 
 def main() -> None:

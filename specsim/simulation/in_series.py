@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from specsim.acceptance.process import AcceptanceProcess
 from specsim.errors import InputError
 from specsim.simulation.free_run import streams
 from specsim.simulation.ledger import Ledger
@@ -48,3 +49,17 @@ def in_series(draw: Callable[[int], Drawn], *, tokens: int, block: int = 512, de
     use = ServerUse(device, now, rounds, rounds, 0.0)
     result = ledger.result(iterations=rounds, mixed_iterations=0, busy_s=now, batch_s=now)
     return Outcome(result, (use,), (), 0)
+
+
+def chains_in_series(
+    process: AcceptanceProcess, k: int, seconds: float, rng: np.random.Generator, *, tokens: int
+) -> Outcome:
+    """The same for rounds of ``k`` drafted units that all take as long, where the process keeps nothing from round to
+    round.
+    """
+
+    def draw(n: int) -> Drawn:
+        accepted = process.verify(np.zeros((1, 0)), k, rng, rounds=n)[0][0]
+        return Drawn(np.full(n, k), accepted, accepted + 1, np.full(n, seconds))
+
+    return in_series(draw, tokens=tokens)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
-from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.in_series import chains_in_series
 from specsim.simulation.outcome import Outcome
 from specsim.systems.composition import never
 from specsim.systems.descriptor import Parameter, System
@@ -125,14 +125,9 @@ def rows() -> tuple[Row, ...]:
 
 def simulate(rng: np.random.Generator, *, k: int = 8, rate: float = 0.965, tokens: int = 50_000) -> Outcome:
     """BLT-S, bytes of one text; a second is one pass of all modules."""
-    process, whole = Iid(rate), DECODER + ENCODER_AND_GLOBAL
+    whole = DECODER + ENCODER_AND_GLOBAL
     seconds = ((k + 1) * DECODER + 2 * ENCODER_AND_GLOBAL) / whole
-
-    def draw(n: int) -> Drawn:
-        accepted = process.verify(np.zeros((1, 0)), k, rng, rounds=n)[0][0]
-        return Drawn(np.full(n, k), accepted, accepted + 1, np.full(n, seconds))
-
-    return in_series(draw, tokens=tokens)
+    return chains_in_series(Iid(rate), k, seconds, rng, tokens=tokens)
 
 
 SYSTEM = System(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from specsim.acceptance.chains import Iid
 from specsim.cost.drafter import Drafter
 from specsim.cost.shapes import Segment, StepShape
-from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.in_series import chains_in_series
 from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import Batch, RoundProgram
 from specsim.systems.composition import Composition, on_the_replica
@@ -137,13 +137,7 @@ def simulate(
     law, kv = with_query_cost(plain_law(), 64), LLAMA31_KV_BYTES
     draft = law.seconds(batch, min(budget, context), kv_bytes=kv)
     seconds = k * draft + law.seconds(batch, context, kv_bytes=kv, tokens=k + 1)
-    process = Iid(rate)
-
-    def draw(n: int) -> Drawn:
-        accepted = process.verify(np.zeros((1, 0)), k, rng, rounds=n)[0][0]
-        return Drawn(np.full(n, k), accepted, accepted + 1, np.full(n, seconds))
-
-    return in_series(draw, tokens=tokens)
+    return chains_in_series(Iid(rate), k, seconds, rng, tokens=tokens)
 
 
 LONGEST = 8

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from specsim.acceptance.chains import LengthOnly
 from specsim.errors import InputError
-from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.in_series import chains_in_series
 from specsim.simulation.outcome import Outcome
 from specsim.systems.composition import never
 from specsim.systems.descriptor import Parameter, System
@@ -184,13 +184,8 @@ def simulate(
     tokens: int = 20_000,
 ) -> Outcome:
     """One stream of a method, as the benchmark sees it: steps of ``accepted`` tokens, plain time plus an extra."""
-    process, seconds = LengthOnly(accepted, k), (plain_ms + extra_ms) / 1e3
-
-    def draw(n: int) -> Drawn:
-        kept = process.verify(np.zeros((1, 0)), k, rng, rounds=n)[0][0]
-        return Drawn(np.full(n, k), kept, kept + 1, np.full(n, seconds))
-
-    return in_series(draw, tokens=tokens)
+    seconds = (plain_ms + extra_ms) / 1e3
+    return chains_in_series(LengthOnly(accepted, k), k, seconds, rng, tokens=tokens)
 
 
 SYSTEM = System(

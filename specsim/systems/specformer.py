@@ -21,7 +21,7 @@ from specsim.cost.model_shape import ModelShape
 from specsim.cost.shapes import ForwardShape, Linear, Segment, StepShape, StepTime
 from specsim.cost.step import StepCost
 from specsim.errors import InputError
-from specsim.simulation.in_series import Drawn, in_series
+from specsim.simulation.in_series import chains_in_series
 from specsim.simulation.outcome import Outcome
 from specsim.simulation.program import Batch, Pass, RoundProgram
 from specsim.systems.beside import memory_beside
@@ -145,13 +145,7 @@ def simulate(
 ) -> Outcome:
     """One of ``batch`` streams; a step takes max(theta floor, roofline)."""
     step = max(theta * floor_ms / 1e3, roofline_s(billions * 1e9, batch * (k + 1), Chip(flops, bytes_per_s)))
-    process = LengthOnly(kappa, k)
-
-    def draw(n: int) -> Drawn:
-        accepted = process.verify(np.zeros((1, 0)), k, rng, rounds=n)[0][0]
-        return Drawn(np.full(n, k), accepted, accepted + 1, np.full(n, step))
-
-    return in_series(draw, tokens=tokens)
+    return chains_in_series(LengthOnly(kappa, k), k, step, rng, tokens=tokens)
 
 
 LAYERS_READ = 4
