@@ -54,7 +54,7 @@ PRIOR_SD = {
     # ln-normal priors of what no table measures.
     ("elementwise", "PARAMETRIC"): 0.4,  # count and fusion of kernels differ between engines and versions
     ("verify", "TRANSFERRED"): 0.3,  # several query tokens over a cache: modelled, one read of the cache
-    ("attention", "TRANSFERRED"): 0.3,  # a prefill chunk over a cached prefix: modelled
+    ("prefill", "TRANSFERRED"): 0.3,  # a prefill chunk over a cached prefix: modelled
 }
 
 
@@ -85,7 +85,8 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
         errors[section] = fitted.errors
         if section not in ("gemm.fp8_static", f"gemm.{other}"):
             for layer, values in fitted.layers.items():
-                left.setdefault(section.split(".")[0], {}).setdefault(layer, []).append(values.ravel())
+                family = "prefill" if section.startswith("attention.prefill") else section.split(".")[0]
+                left.setdefault(family, {}).setdefault(layer, []).append(values.ravel())
         return fitted.section
 
     gemm_table = _need(source, hardware, "gemm", engine, "gemm_perf")

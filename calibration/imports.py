@@ -116,12 +116,12 @@ def import_llmservingsim(directory: str, *, model: str | None, out: str | None) 
     residuals: dict[str, dict[str, list[float]]] = {}
     errors["gemm.bf16"], residuals["gemm"] = _held_out(layers)
     chunk, layers = fit_prefill(prefill, hardware, "bf16")
-    errors["attention.prefill.bf16"], residuals["attention"] = _held_out(layers)
+    errors["attention.prefill.bf16"], residuals["prefill"] = _held_out(layers)
     cached, _, layers, _ = fit_cached(decode, hardware, "bf16")
     errors["attention.decode.bf16"], residuals["attention"] = _held_out(layers)
     small, left = _small(tables.dense, shape, tables.tp, hardware)
     errors["elementwise"], residuals["elementwise"] = _held_out({"PARAMETRIC": left})
-    residuals["attention"]["TRANSFERRED"] = normal_quantiles(PRIOR_SD["chunk"])
+    residuals["prefill"]["TRANSFERRED"] = normal_quantiles(PRIOR_SD["chunk"])
     residuals["verify"] = {"TRANSFERRED": normal_quantiles(PRIOR_SD["chunk"])}
     host = load_engine("vllm").schedule
     residuals["host"] = {"TRANSFERRED": normal_quantiles(max(-np.log(host.low), np.log(host.high)) / 1.645)}

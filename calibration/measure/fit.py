@@ -100,7 +100,7 @@ def fit_profile(
     )
     keep(f"gemm.{dtype}", "gemm", layers)
     prefill, layers = fit_prefill(data[data["kind"] == "prefill"], hardware, dtype)
-    keep(f"attention.prefill.{dtype}", "attention", layers)
+    keep(f"attention.prefill.{dtype}", "prefill", layers)
     decode, verify, one, several = fit_cached(data[data["kind"] == "attention"], hardware, dtype)
     keep(f"attention.decode.{dtype}", "attention", one)
     keep(f"attention.verify.{dtype}", "verify", several)
@@ -109,7 +109,7 @@ def fit_profile(
     host, left = fit_host(data, device)
     keep("host", "measured_host", {"PARAMETRIC": left})
 
-    residuals["attention"]["TRANSFERRED"] = normal_quantiles(PRIOR_SD["chunk"])
+    residuals["prefill"]["TRANSFERRED"] = normal_quantiles(PRIOR_SD["chunk"])
     worst = max(np.abs(residuals["verify"]["PARAMETRIC"]))
     residuals["verify"]["TRANSFERRED"] = normal_quantiles(max(PRIOR_SD["chunk"], worst / 2.326))
     factors = [load_engine(name).schedule for name in ("vllm", "sglang")]

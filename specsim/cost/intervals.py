@@ -9,8 +9,11 @@ import numpy as np
 from specsim.cost.profile import Profile
 from specsim.cost.shapes import Floats, StepTime, Trust
 
-FAMILIES = ("gemm", "attention", "verify", "collectives", "experts", "elementwise", "host")
-"""Residual families; the errors of one family are one draw, those of two families independent."""
+FAMILIES = ("gemm", "attention", "verify", "collectives", "experts", "elementwise", "host", "prefill")
+"""Residual families; the errors of one family are one draw, those of two families independent.
+
+``attention`` is of one query token over a cache, ``verify`` of several, ``prefill`` of a prompt: three kernels.
+"""
 
 
 def draw_uniforms(rng: np.random.Generator, n: int) -> Mapping[str, Floats]:

@@ -55,7 +55,8 @@ class Profile:
     """GPU x engine x precision: tables by part of a step, residuals by family and layer of trust, provenance.
 
     ``gemm`` by dtype (a profile at fp8 carries bf16 too, for the LM head); attention by cache precision.
-    ``residuals[family][layer]`` are cross-validated quantiles of ln(measured / predicted) at ``probabilities``.
+    ``residuals[family][layer]`` are cross-validated quantiles of ln(measured / predicted) at ``probabilities``; a file
+    without errors of prefill of its own lends it those of attention.
     ``sha256`` is the hash of the file's content. ``verify`` (by cache precision) and ``host`` are there where they were
     measured; without a verify surface that attention is modelled.
     """
@@ -154,7 +155,10 @@ def read_profile(content: bytes, *, file: str) -> Profile:
 
 
 def _from_json(data: Mapping[str, Any], sha256: str) -> Profile:
-    attention, named = data["attention"], data["hardware"]
+    attention, named, residuals = data["attention"], data["hardware"], dict(data["residuals"])
+    probabilities = _floats(residuals.pop("probabilities"))
+    if "attention" in residuals:
+        residuals.setdefault("prefill", residuals["attention"])
     hardware = load_hardware(named) if isinstance(named, str) else hardware_from_json(named)
     return Profile(
         hardware=hardware,
@@ -171,11 +175,9 @@ def _from_json(data: Mapping[str, Any], sha256: str) -> Profile:
         ),
         experts={dtype: ExpertTable.from_json(dtype, table) for dtype, table in data["experts"].items()},
         elementwise=_elementwise(data["elementwise"]),
-        probabilities=_floats(data["residuals"]["probabilities"]),
+        probabilities=probabilities,
         residuals={
-            family: {layer: _floats(values) for layer, values in layers.items()}
-            for family, layers in data["residuals"].items()
-            if family != "probabilities"
+            family: {layer: _floats(values) for layer, values in layers.items()} for family, layers in residuals.items()
         },
         provenance=data["provenance"],
         sha256=sha256,

@@ -23,6 +23,14 @@ from specsim.errors import InputError
 EXPERTS = {"fp8_static": "fp8", "fp16": "bf16"}
 """Precisions whose experts were measured under another's name."""
 
+ATTENTION = {
+    "decode": ("attention", "attention"),
+    "prefill": ("prefill_attention", "prefill"),
+    "verify": ("verify_attention", "verify"),
+    "tree": ("verify_attention", "verify"),
+}
+"""Term and family of errors of each kind of segment's attention."""
+
 
 @dataclass(frozen=True, eq=False)
 class StepCost:
@@ -52,7 +60,7 @@ class StepCost:
         _ = self._tokens, self._logits, self._layers, self._reduce, self._experts  # errors now, not at the first step
 
     def cost(self, shape: StepShape) -> StepTime:
-        """Terms of the pass: gemm, attention, verify_attention, collectives, head, experts, elementwise, launch.
+        """Terms of the pass: gemm, (prefill_, verify_)attention, collectives, head, experts, elementwise, launch.
 
         Arrays in the segments broadcast; only the terms that apply appear. Non-decreasing in query tokens, cached
         tokens and logit rows at fixed sequences.
@@ -112,8 +120,7 @@ class StepCost:
         terms: dict[str, Term] = {}
         for part in parts:
             for layers in self._layers:
-                name = "verify_attention" if part.kind in ("verify", "tree") else "attention"
-                family = "verify" if name == "verify_attention" else "attention"
+                name, family = ATTENTION[part.kind]
                 seconds, trust = self._prefill(part, layers) if part.kind == "prefill" else self._decode(part, layers)
                 if name in terms:
                     before = terms[name]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +177,24 @@ def test_a_profilers_folder_becomes_a_profile_of_its_gpu(kernels: Path, tmp_path
     assert int(time.terms["verify_attention"].trust) == Trust.TRANSFERRED
     with pytest.raises(InputError, match="the profile is for engine 'vllm', asked for 'sglang'; give --engine vllm"):
         load_profile(out, engine="sglang", dtype="bf16")
+
+
+@pytest.mark.parametrize(("kind", "other"), [("prefill", "attention"), ("attention", "prefill")])
+def test_a_profilers_errors_of_prefill_and_of_decode_stay_apart(
+    kernels: Path, tmp_path: Path, kind: str, other: str
+) -> None:
+    def residuals() -> Mapping[str, Mapping[str, np.ndarray]]:
+        out, _, _ = import_llmservingsim(str(kernels), model=None, out=str(tmp_path / "l.json"))
+        return load_profile(out, engine="vllm", dtype="bf16").residuals
+
+    before, path = residuals(), kernels / "tp1" / "attention.csv"
+    table = pd.read_csv(path)
+    disturbed = ((table["n_decode"] == 0) == (kind == "prefill")) & (table.index % 4 == 0)
+    table.assign(time_us=table["time_us"] * np.where(disturbed, 1.5, 1.0)).to_csv(path, index=False)
+    after = residuals()
+    for layer, values in before[other].items():
+        np.testing.assert_array_equal(after[other][layer], values)
+    assert np.abs(after[kind]["PARAMETRIC"] - before[kind]["PARAMETRIC"]).max() > 0.05
 
 
 def test_folders_are_found_and_what_they_lack_is_named(kernels: Path, tmp_path: Path) -> None:

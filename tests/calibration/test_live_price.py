@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +60,14 @@ def seconds(point: Point) -> float:
 
 @pytest.fixture(scope="module")
 def profile() -> Profile:
+    return fitted(seconds)
+
+
+def fitted(world: Callable[[Point], float]) -> Profile:
     assert DRAFT is not None
     samples = Samples(Path("none"), {})
     for point in candidates([TARGET, DRAFT], dtype="fp32", grid=GRID):
-        taken = np.full(3, seconds(point))
+        taken = np.full(3, world(point))
         samples.add(point, "x", Timing(taken, taken), status="ok", at_s=1.0)
     document = fit_profile(medians(samples.table()), DEVICE, [TARGET, DRAFT], dtype="fp32", provenance={})
     return read_profile(json.dumps(document).encode(), file="world.json")
@@ -71,6 +76,20 @@ def profile() -> Profile:
 def price(profile: Profile, model: ModelShape | None, lookup: Lookup | None = None) -> EnginePass:
     assert profile.host is not None
     return EnginePass(profile, profile.host, model, lookup)
+
+
+@pytest.mark.parametrize(("kind", "other"), [("prefill", "attention"), ("attention", "prefill")])
+def test_errors_of_one_attention_are_not_the_others(profile: Profile, kind: str, other: str) -> None:
+    """What disturbs prompts is said of prompts alone, and what disturbs caches of caches."""
+
+    def disturbed(point: Point) -> float:
+        twos = point.kind == kind and dict(point.parameters)["batch"] == 2
+        return seconds(point) * (1.5 if twos else 1.0)
+
+    residuals = fitted(disturbed).residuals
+    for layer, values in profile.residuals[other].items():
+        np.testing.assert_array_equal(residuals[other][layer], values)
+    assert np.abs(residuals[kind]["PARAMETRIC"] - profile.residuals[kind]["PARAMETRIC"]).max() > 0.02
 
 
 @pytest.mark.parametrize(("batch", "queries"), [(1, 1), (4, 1), (2, 3), (4, 3)])

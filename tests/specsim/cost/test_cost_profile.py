@@ -35,7 +35,7 @@ def test_every_profile_that_ships_loads_and_stays_within_physics_and_size(name: 
     assert profile.sha256 == hashlib.sha256(content).hexdigest()
     assert len(content) < 400_000
     assert profile.provenance["licence"] == "Apache-2.0"
-    assert {"gemm", "attention", "verify", "collectives", "elementwise", "host"} <= set(profile.residuals)
+    assert {"gemm", "attention", "prefill", "verify", "collectives", "elementwise", "host"} <= set(profile.residuals)
     assert profile.low_trust == (gpu == "l40s" or name.startswith("a100_sxm-trtllm"))
     for law in [t.law for t in profile.gemm.values()]:
         assert law.bandwidth_bytes_per_s <= profile.hardware.memory_bandwidth_bytes_per_s * 1.001
@@ -213,6 +213,39 @@ def test_verification_is_less_certain_than_decoding() -> None:
         np.std(np.log(sample_seconds(step(k, 64.0, q), profile, uniforms))) for k, q in (("decode", 1), ("verify", 4))
     ]
     assert spread[1] > spread[0]
+
+
+def test_prefill_errs_by_its_own_residuals() -> None:
+    """In a pass with both kinds of sequences too; a file of before prefill had errors lends it those of attention."""
+    data = document()
+    residuals, count = data["residuals"], len(data["residuals"]["probabilities"])
+    residuals["prefill"] = dict.fromkeys(residuals["prefill"], [float(np.log(2.0))] * count)
+    residuals["attention"] = dict.fromkeys(residuals["attention"], [float(np.log(3.0))] * count)
+    half = {family: np.array([0.5]) for family in FAMILIES}
+    shape = StepShape((Segment("decode", 8, 8, 8000, 8), Segment("prefill", 1, 512, 256, 1)))
+
+    def factor(name: str) -> float:
+        profile = read_profile(json.dumps(data).encode(), file="mine.json")
+        term = StepCost(FORWARD, profile, load_engine("vllm")).cost(shape).terms[name]
+        return float(sample_seconds(StepTime({name: term}), profile, half)[0] / term.seconds)
+
+    assert factor("prefill_attention") == pytest.approx(2.0)
+    assert factor("attention") == pytest.approx(3.0)
+    del residuals["prefill"]
+    assert factor("prefill_attention") == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm"])
+def test_the_middle_of_a_familys_errors_is_the_bias_of_its_kernels(engine: str) -> None:
+    """On A100, whose tables have one cache precision; its prefill and its decode are off by different amounts."""
+    profile = load_profile("a100_sxm", engine=engine, dtype="bf16")
+    biases = set()
+    for family, section in (("attention", "attention.decode.bf16"), ("prefill", "attention.prefill.bf16")):
+        for layer, row in profile.provenance["errors"][section].items():
+            middle = residual_quantiles(profile, family, Trust[layer], np.array([0.5]))[0]
+            assert 100.0 * np.expm1(-middle) == pytest.approx(row["bias_pct"], abs=0.011)
+            biases.add((layer, row["bias_pct"]))
+    assert len(biases) == 6
 
 
 def test_samples_follow_the_shape_of_the_step_and_miss_no_term() -> None:
