@@ -79,9 +79,13 @@ class LearnedWindow:
 
     def lengths(self, state: Floats, signals: Signals) -> Ints:  # noqa: ARG002 (the interface's argument)
         """The best window at the predicted rate."""
+        return self.fastest(state)[0]
+
+    def fastest(self, state: Floats) -> tuple[Ints, Floats]:
+        """The best window at the predicted rate, and its tokens a second."""
         k = np.arange(self.least, self.most + 1)
         speed = expected_tokens_iid(self.rates(state)[:, None], k[None, :]) / self.round_s(k)[None, :]
-        return np.asarray(k[np.argmax(speed, axis=1)], dtype=np.int64)
+        return np.asarray(k[np.argmax(speed, axis=1)], dtype=np.int64), np.asarray(speed.max(axis=1))
 
     def learn(self, state: Floats, signals: Signals, drafted: Ints, accepted: Ints) -> Floats:  # noqa: ARG002
         """Forget a little, and add what was accepted and tested."""

@@ -46,7 +46,7 @@ class LegPrice:
     """Seconds of one leg, from the same tables as the folded executor's."""
 
     def __init__(self, leg: Leg, max_kv_tokens: int) -> None:
-        self.k = leg.program.k
+        self.k, self.passes = leg.program.k, leg.name
         self._pricer = Pricer(leg.program, max_kv_tokens)
         self._tables: dict[int, tuple[list[float], list[float]] | float] = {}
 
@@ -75,14 +75,15 @@ class LegPrice:
 
 def batch_seconds(jobs: Sequence[Job]) -> tuple[float, int]:
     """Seconds of a batch, its decoding jobs as long as the longest and its prompts as chunks beside them; and how many
-    jobs decode.
+    jobs decode. Where they run different passes, it lasts as long as the passes that take longest for all of it.
     """
     if len(jobs) == 1:
         price, kv, chunk, _ = jobs[0].what
         if chunk is None:
             return float(price.decode(1, kv)), 1
     chunks: list[Chunk] = []
-    decoding, cached, longest = 0, 0, jobs[0].what[0]
+    decoding = cached = 0
+    longest: dict[str, LegPrice] = {}
     for job in jobs:
         price, kv, chunk, _ = job.what
         if chunk is None:
@@ -90,8 +91,9 @@ def batch_seconds(jobs: Sequence[Job]) -> tuple[float, int]:
             cached += kv
         else:
             chunks.append(chunk)
-        if price.k > longest.k:
-            longest = price
+        known = longest.get(price.passes)
+        if known is None or price.k > known.k:
+            longest[price.passes] = price
     if not chunks:
-        return float(longest.decode(decoding, cached)), decoding
-    return float(longest.mixed(decoding, cached, tuple(chunks))), decoding
+        return max(float(price.decode(decoding, cached)) for price in longest.values()), decoding
+    return max(float(price.mixed(decoding, cached, tuple(chunks))) for price in longest.values()), decoding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from specsim.acceptance.replayed import Replayed, replayed
 from specsim.drafting.adaptive import Goodput
 from specsim.simulation.expanded import run_expanded
 from specsim.simulation.free_run import streams
+from specsim.simulation.outcome import Outcome
 from specsim.simulation.round_rules import ChainRounds
 from specsim.simulation.topology import on_one
-from specsim.systems import dsd
+from specsim.systems import dsd_rounds, dsd_serving, dsd_windows
 from specsim.systems.leviathan import serial_round
 from specsim.systems.reproduction import Check, Given, Reproduction, Row
 from specsim.theory.tokens import expected_tokens_iid
@@ -24,16 +25,25 @@ from specsim.theory.tokens import expected_tokens_iid
 Floats = NDArray[np.float64]
 
 SATURATED: dict[str, Any] = {"drafters": 120, "targets": 3, "think_s": 0.0, "conversations": 400, "mean_output": 60.0}
-MODES: tuple[dsd.Mode, dsd.Mode] = ("distributed", "fused")
+MODES: tuple[dsd_rounds.Mode, ...] = ("distributed", "fused", "switched")
 UNEQUAL = (1.0, 2.0, 4.0)
 RUNS = 3
 
 ALONE: dict[str, Any] = {"drafters": 8, "targets": 8, "router": "jiq", "think_s": 0.0}
 """A target for each drafter: rounds are what a window decides on, not queues."""
 
+SAME = 1e-6
+"""Relative difference of speeds that are the same but for rounding."""
+
 RATES, STAYS = (0.5, 0.7, 0.85, 0.95), 0.98
 TIMES_RTT = (0.5, 1.0, 5.0, 20.0)
 """Round trips over that of the released link."""
+
+LARGER = dsd_rounds.Costs(cloud_draft_s=8e-3)
+"""A drafter beside the target that is slower than the devices': else fused mode is never slower where nobody queues."""
+
+POSITIONS_S = (0.05e-3, 0.5e-3)
+"""Seconds of a position in a batch: as elsewhere, and where windows are what batches cost."""
 
 CASES = ((0.7, 2, 7), (0.8, 3, 10), (0.9, 4, 16), (0.95, 7, 16))
 """Acceptance, best window under the linear cost, and what a controller picks that takes it for flat."""
@@ -41,22 +51,28 @@ CASES = ((0.7, 2, 7), (0.8, 3, 10), (0.9, 4, 16), (0.95, 7, 16))
 
 def reproduce() -> Reproduction:
     router_rows, router_checks = _routers()
-    window_rows, window_checks = _windows()
+    talks, states = conversations(), {times: states_seconds(times) for times in TIMES_RTT}
+    window_rows, window_checks = _windows(talks, states)
+    mode_rows, mode_checks = _modes(talks, states)
+    batch_rows, batch_checks = _batches(talks)
     cost_rows, cost_checks = _linear_cost()
-    ways = {mode: dsd.simulate(np.random.default_rng(9), mode=mode).tokens_per_s for mode in MODES}
-    rows = [*router_rows, *window_rows, *cost_rows]
+    ways = {mode: dsd_serving.simulate(np.random.default_rng(9), mode=mode).tokens_per_s for mode in MODES[:2]}
+    rows = [*router_rows, *window_rows, *mode_rows, *batch_rows, *cost_rows]
     rows.append(Row("released scenario: fused over distributed, tokens/s", None, ways["fused"] / ways["distributed"]))
     return Reproduction(
         "dsd",
         "routers, windows and modes of many drafters and targets",
         tuple(rows),
-        (*router_checks, *window_checks, *cost_checks),
+        (*router_checks, *window_checks, *mode_checks, *batch_checks, *cost_checks),
         (
             Given("drafters, targets, batch, window, think time, link", "see the defaults", "published", "released"),
             Given("back-off and threshold windows", ".25/.6 to 2, 4, 8; risk 0.7", "published", "released code"),
             Given("acceptance for routers", ".92 x .96^position", "published", "fallback of the released code"),
             Given("acceptance for windows", "four states of 50 tokens in the mean", "assumed", "no trace is published"),
             Given("seconds of drafting and verifying", "linear laws", "assumed", "their predictor is not published"),
+            Given("drafting beside the target where rounds switch", "8 ms a token", "assumed", "a larger drafter"),
+            Given("dwell of a fused decision", "one more decision", "published", "released code"),
+            Given("length-aware batching", "like windows", "assumed", "the paper names it; its rule was not found"),
             Given("unequal targets", "1, 2 and 4 times the seconds", "assumed", "the repository's were not found"),
             Given("230 ms + 95 ms a position, 20 ms a draft", "-", "published", "an implementer's measured case"),
             Given("learned window", "weights in the package", "fitted", "simulated rounds, studies.train_window"),
@@ -65,25 +81,33 @@ def reproduce() -> Reproduction:
             ("DSD's curves over the round trip and of fused against distributed mode are no targets: scripts in its "
             "repository draw such curves from formulas with noise. Its tables were not found."),
             "The oracle's windows are the best per state, each found by replaying that state at every window.",
+            ("A batch takes the seconds of its longest member, as in the released simulator: fused rounds hold up the "
+            "others of their batch. A switch that knows the rounds' own seconds does not see that, and where targets "
+            "are shared it may be slower than either mode, as in the released scenario here."),
+            ("Length-aware: the released simulator prices a batch at its largest window, so like windows go together; "
+            "the job that came first always goes. Its code has no such policy, and its design groups by context."),
         ),
     )  # fmt: skip
 
 
 def saturated(router: str, factors: tuple[float, ...], number: int, run: int) -> float:
     """Conversations a second of drafters that never pause."""
-    made = dsd.simulate(np.random.default_rng([number, run]), router=router, time_factor=factors, **SATURATED)
-    return dsd.conversations_per_s(made)
+    made = dsd_serving.simulate(np.random.default_rng([number, run]), router=router, time_factor=factors, **SATURATED)
+    return dsd_serving.conversations_per_s(made)
 
 
 def _routers() -> tuple[list[Row], list[Check]]:
     from scipy.stats import f_oneway
 
-    equal = [[saturated(name, (), i, run) for run in range(RUNS)] for i, name in enumerate(dsd.ROUTERS)]
+    equal = [[saturated(name, (), i, run) for run in range(RUNS)] for i, name in enumerate(dsd_serving.ROUTERS)]
     p = float(f_oneway(*equal).pvalue)
     mean = [float(np.mean(speeds)) for speeds in equal]
-    rows = [Row(f"three equal targets, {n}: conversations/s", None, m) for n, m in zip(dsd.ROUTERS, mean, strict=True)]
+    rows = [
+        Row(f"three equal targets, {n}: conversations/s", None, m)
+        for n, m in zip(dsd_serving.ROUTERS, mean, strict=True)
+    ]
     slow = {}
-    for i, name in enumerate(dsd.ROUTERS):
+    for i, name in enumerate(dsd_serving.ROUTERS):
         slow[name] = float(np.mean([saturated(name, UNEQUAL, i, run) for run in range(2)]))
         rows.append(Row(f"targets 1, 2 and 4 times as slow, {name}: conversations/s", None, slow[name]))
     one = float(np.mean(mean)) / 3
@@ -105,25 +129,31 @@ def conversations() -> Replayed:
     return replayed(MarkovModulated(RATES, moves), 80, 700, np.random.default_rng(1))
 
 
-def speeds(times_rtt: float, talks: Replayed) -> dict[str, float]:
-    """Tokens a second of each window over static ones, round trips stretched."""
-    case: dict[str, Any] = {**ALONE, "one_way_s": 8.35e-3 * times_rtt}
-    oracle = dsd.oracle_windows(RATES, seed=3, conversations=24, mean_output=150.0, **case)
-    windows: dict[str, Any] = {name: name for name in ("static", "back-off", "threshold", "learned")} | {
-        "oracle": oracle
+def seconds_a_token(times_rtt: float, talks: Replayed, windows: dict[str, Any], **case: Any) -> dict[str, float]:
+    """Of each window, round trips stretched."""
+    given: dict[str, Any] = {**ALONE, **case, "process": talks, "conversations": 80, "mean_output": 200.0}
+    given["one_way_s"] = 8.35e-3 * times_rtt
+    return {
+        name: dsd_serving.token_s(dsd_serving.simulate(np.random.default_rng(2), window=window, **given))
+        for name, window in windows.items()
     }
-    seconds = {
-        name: dsd.token_s(
-            dsd.simulate(np.random.default_rng(2), window=w, process=talks, conversations=80, mean_output=200.0, **case)
-        )
-        for name, w in windows.items()
-    }
+
+
+def states_seconds(times_rtt: float, **case: Any) -> Floats:
+    """What the oracle knows: seconds a token at every rate of acceptance and window."""
+    given: dict[str, Any] = {**ALONE, **case, "one_way_s": 8.35e-3 * times_rtt}
+    return dsd_serving.replayed_seconds(RATES, seed=3, conversations=24, mean_output=150.0, **given)
+
+
+def speeds(times_rtt: float, talks: Replayed, states: Floats) -> dict[str, float]:
+    """Tokens a second of each window over static ones."""
+    windows: dict[str, Any] = {name: name for name in ("static", "back-off", "threshold", "learned")}
+    seconds = seconds_a_token(times_rtt, talks, {**windows, "oracle": dsd_windows.oracle_windows(states)})
     return {name: seconds["static"] / s for name, s in seconds.items()}
 
 
-def _windows() -> tuple[list[Row], list[Check]]:
-    talks = conversations()
-    made = {times: speeds(times, talks) for times in TIMES_RTT}
+def _windows(talks: Replayed, states: dict[float, Floats]) -> tuple[list[Row], list[Check]]:
+    made = {times: speeds(times, talks, states[times]) for times in TIMES_RTT}
     rows = [
         Row(f"round trip {2 * 8.35 * times:.0f} ms, {name} window over static 4: speed", None, gain)
         for times, gains in made.items()
@@ -144,6 +174,92 @@ def _windows() -> tuple[list[Row], list[Check]]:
             all(a < b for a, b in pairwise(gains)),
         ),
     ]
+
+
+def modes(times_rtt: float, talks: Replayed, apart_s: Floats, fused_s: Floats) -> dict[str, tuple[float, ...]]:
+    """Tokens a second in each mode, of the oracle and of the learned window, a target for each drafter."""
+    oracle: dict[dsd_rounds.Mode, Any] = {
+        "distributed": dsd_windows.oracle_windows(apart_s),
+        "fused": dsd_windows.oracle_windows(fused_s),
+        "switched": dsd_windows.oracle_wishes(apart_s, fused_s),
+    }
+    made = {}
+    for mode, known in oracle.items():
+        windows = {"oracle": known, "learned": "learned"}
+        seconds = seconds_a_token(times_rtt, talks, windows, mode=mode, costs=LARGER)
+        made[str(mode)] = tuple(1 / seconds[who] for who in windows)
+    return made
+
+
+def _modes(talks: Replayed, states: dict[float, Floats]) -> tuple[list[Row], list[Check]]:
+    fused_s = states_seconds(0.0, mode="fused", costs=LARGER)
+    made = {times: modes(times, talks, states[times], fused_s) for times in TIMES_RTT}
+    rows, gains = [], []
+    for times, (column, who) in product(TIMES_RTT, enumerate(("oracle", "learned"))):
+        apart, fused, switched = (made[times][mode][column] for mode in MODES)
+        at = f"round trip {2 * 8.35 * times:.0f} ms, 8 ms a token beside the target: {who}"
+        rows.append(Row(f"{at} that switches over distributed", None, switched / apart))
+        rows.append(Row(f"{at} that switches over fused", None, switched / fused))
+        gains.append(switched / max(apart, fused))
+    far = [abs(a / b - 1) for a, b in zip(made[TIMES_RTT[-1]]["switched"], made[TIMES_RTT[-1]]["fused"], strict=True)]
+    ways = {
+        mode: dsd_serving.simulate(np.random.default_rng(9), window="learned", mode=mode, costs=LARGER).tokens_per_s
+        for mode in MODES
+    }
+    worse = min(ways["distributed"], ways["fused"])
+    rows.append(
+        Row(
+            "released scenario, 8 ms a token: learned that switches over the slower mode",
+            None,
+            ways["switched"] / worse,
+        )
+    )
+    return rows, [
+        Check(
+            "a target for each drafter: rounds that switch are as fast as in the faster mode, or faster",
+            f"{min(gains):.4f} to {max(gains):.4f} of it",
+            min(gains) >= 1 - SAME,
+        ),
+        Check(
+            "far away the switch is fused mode",
+            "equal" if max(far) <= SAME else f"apart by {100 * max(far):.2g} %",
+            max(far) <= SAME,
+        ),
+    ]
+
+
+def shared(batching: str, position_s: float, **case: Any) -> Outcome:
+    """24 drafters that never pause on one target, whose batches are of eleven."""
+    given: dict[str, Any] = {"drafters": 24, "targets": 1, "think_s": 0.0, "conversations": 80, "mean_output": 200.0}
+    costs = dsd_rounds.Costs(position_s=position_s)
+    return dsd_serving.simulate(np.random.default_rng(2), batching=batching, costs=costs, **(given | case))
+
+
+def _batches(talks: Replayed) -> tuple[list[Row], list[Check]]:
+    rows, gains = [], []
+    for position_s in POSITIONS_S:
+        fifo, like = (shared(b, position_s, window="learned", process=talks) for b in dsd_serving.BATCHINGS)
+        at = f"24 drafters on a target, {1e3 * position_s:g} ms a position"
+        gains.append(like.tokens_per_s / fifo.tokens_per_s)
+        p95 = [float(np.percentile(made.result.tpot_s, 95)) for made in (like, fifo)]
+        rows.append(Row(f"{at}: length-aware over fifo, tokens/s", None, gains[-1]))
+        rows.append(Row(f"{at}: length-aware over fifo, seconds of a batch", None, _batch_s(like) / _batch_s(fifo)))
+        rows.append(Row(f"{at}: length-aware over fifo, P95 of seconds a token", None, p95[0] / p95[1]))
+    fifo, like = (shared(b, POSITIONS_S[0], process=talks) for b in dsd_serving.BATCHINGS)
+    same = like.tokens_per_s / fifo.tokens_per_s
+    rows.append(Row("windows all 4: length-aware over fifo, tokens/s", 1.0, same, 1e-9, "law"))
+    return rows, [
+        Check(
+            "batches of like windows serve more where windows differ",
+            ", ".join(f"{gain:.3f}" for gain in gains),
+            all(gain > 1 for gain in gains),
+        ),
+    ]
+
+
+def _batch_s(made: Outcome) -> float:
+    (cloud,) = (use for use in made.servers if use.name == "cloud")
+    return cloud.busy_s / cloud.batches
 
 
 def linear_s(k: NDArray[np.int64], requests: int = 1) -> Floats:  # noqa: ARG001 - the controller's interface

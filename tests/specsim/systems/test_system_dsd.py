@@ -7,8 +7,8 @@ import pytest
 
 from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
-from specsim.systems import dsd
-from studies.papers.dsd import ALONE, CASES, UNEQUAL, conversations, flat_s, linear_s, saturated, speeds
+from specsim.systems import dsd_rounds, dsd_serving, dsd_windows
+from studies.papers.dsd import ALONE, CASES, UNEQUAL, conversations, flat_s, linear_s, saturated, speeds, states_seconds
 
 RNG = np.random.default_rng
 QUIET = {"think_s": 0.0, "jitter": 0.0, "batch_window_s": 0.0}
@@ -16,11 +16,11 @@ QUIET = {"think_s": 0.0, "jitter": 0.0, "batch_window_s": 0.0}
 
 def small(seed=0, **changes):
     case = {"drafters": 6, "targets": 2, "conversations": 18, "mean_output": 40.0} | changes
-    return dsd.simulate(RNG(seed), **case)
+    return dsd_serving.simulate(RNG(seed), **case)
 
 
 def test_a_drafter_alone_takes_the_sum_of_its_parts():
-    costs = dsd.Costs()
+    costs = dsd_rounds.Costs()
     made = small(drafters=1, targets=1, conversations=3, gamma=4, **QUIET)
     message_s = (2 * 4 + 128 + 256) / 1.25e7
     one = float(costs.round_s(np.array(4), 2 * 8.35e-3)) + message_s
@@ -28,7 +28,7 @@ def test_a_drafter_alone_takes_the_sum_of_its_parts():
 
 
 def test_fused_rounds_cross_no_link():
-    costs = dsd.Costs(cloud_draft_s=3e-3)
+    costs = dsd_rounds.Costs(cloud_draft_s=3e-3)
     made = small(drafters=1, targets=1, conversations=3, mode="fused", costs=costs, **QUIET)
     assert made.links == ()
     one = 4 * 3e-3 + costs.verify_s(1, 4)
@@ -42,7 +42,7 @@ def test_every_window_and_mode_answers_everyone(window, mode):
     assert np.isfinite(made.result.finish_s).all()
     assert np.all(made.result.accepted <= made.result.drafted)
     mean = made.result.drafted.sum() / made.result.rounds.sum()
-    assert mean == 4 if window == "static" else 1 <= mean <= dsd.MOST
+    assert mean == 4 if window == "static" else 1 <= mean <= dsd_windows.MOST
 
 
 def test_conversations_pause_between_questions():
@@ -66,7 +66,7 @@ def test_a_conversation_keeps_its_target():
 def test_equal_targets_make_routers_equal():
     from scipy.stats import f_oneway
 
-    groups = [[saturated(name, (), i, run) for run in range(3)] for i, name in enumerate(dsd.ROUTERS)]
+    groups = [[saturated(name, (), i, run) for run in range(3)] for i, name in enumerate(dsd_serving.ROUTERS)]
     assert f_oneway(*groups).pvalue > 1e-3
 
 
@@ -78,15 +78,30 @@ def test_unequal_targets_need_the_queue():
 @pytest.mark.slow
 def test_the_learned_window_lies_between_static_and_oracle_whose_gain_grows():
     talks = conversations()
-    near, far = speeds(1.0, talks), speeds(20.0, talks)
+    near, far = (speeds(times, talks, states_seconds(times)) for times in (1.0, 20.0))
     for gains in (near, far):
         assert 1 < gains["learned"] < gains["oracle"]
     assert near["oracle"] + 0.03 < far["oracle"]
 
 
 def test_an_oracle_takes_longer_windows_where_more_survives():
-    windows = dsd.oracle_windows((0.3, 0.95), conversations=8, seed=0, mean_output=60.0, **ALONE)
-    assert windows[0] < windows[1] == dsd.MOST
+    seconds = dsd_serving.replayed_seconds((0.3, 0.95), conversations=8, seed=0, mean_output=60.0, **ALONE)
+    windows = dsd_windows.oracle_windows(seconds)
+    assert windows[0] < windows[1] == dsd_windows.MOST
+
+
+def test_length_aware_batches_of_one_window_are_first_come_first_served():
+    full = {"drafters": 10, "targets": 1, "max_batch": 3, "think_s": 0.0, "conversations": 20}
+    one, other = (small(batching=b, **full).result for b in dsd_serving.BATCHINGS)
+    assert one.finish_s.tolist() == other.finish_s.tolist()
+
+
+def test_length_aware_batches_answer_everyone_in_shorter_batches():
+    full = {"drafters": 16, "targets": 1, "max_batch": 4, "think_s": 0.0, "conversations": 32, "window": "learned"}
+    made = [small(batching=b, process=conversations(), **full) for b in dsd_serving.BATCHINGS]
+    busy = [next(use for use in one.servers if use.name == "cloud") for one in made]
+    assert all(np.isfinite(one.result.finish_s).all() for one in made)
+    assert busy[1].busy_s / busy[1].batches < busy[0].busy_s / busy[0].batches
 
 
 @pytest.mark.parametrize(("alpha", "best", "flat"), CASES)
@@ -103,6 +118,7 @@ def test_a_controller_that_takes_a_linear_cost_for_flat(alpha, best, flat):
         ({"router": "jsq3"}, "router: 'jsq3'; use one of random, round-robin"),
         ({"window": "clever"}, "window: 'clever'; use static"),
         ({"mode": "split"}, "mode: 'split'"),
+        ({"batching": "lifo"}, "batching: 'lifo'; use fifo or length-aware"),
         ({"targets": 0}, "drafters, targets: 6 drafters, 0 targets"),
         ({"time_factor": (1.0, 2.0, 3.0)}, "server cloud: time_factor: 3 factors for 2 instances"),
         ({"time_factor": (1.0, 0.0)}, "server cloud: time_factor: 0.0"),
@@ -121,7 +137,7 @@ def test_refuses(changes, message):
 
 def test_a_rate_needs_a_few_conversations():
     with pytest.raises(InputError, match="conversations: 4 conversations; give 5 or more"):
-        dsd.conversations_per_s(small(conversations=4))
+        dsd_serving.conversations_per_s(small(conversations=4))
 
 
 def test_too_few_windows_for_the_states():

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from specsim.acceptance.signals import CopulaSignals
 from specsim.drafting.stopping import ConfidenceThreshold
 from specsim.errors import InputError
-from specsim.simulation.expanded import batch_seconds, run_expanded
+from specsim.simulation.expanded import run_expanded
+from specsim.simulation.graph import batch_seconds
 from specsim.simulation.links import LinkLaw
 from specsim.simulation.round_rules import SignalRounds
 from specsim.simulation.timed import timed_pass, timed_program

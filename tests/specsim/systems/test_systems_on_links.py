@@ -13,7 +13,7 @@ from specsim.planning.deployment import deploy
 from specsim.scenario import Scenario
 from specsim.simulation.program import Batch
 from specsim.simulation.workload import Requests
-from specsim.systems import dsd, seed, sled
+from specsim.systems import dsd_serving, seed, sled
 from specsim.systems.catalogue import system
 from specsim.systems.composition import NotApplicable
 from specsim.systems.edge_network import Phase, pair_s
@@ -200,7 +200,7 @@ def test_a_learned_window_drafts_less_where_little_survives():
     assert lengths[0] < 2.5 < lengths[1]
 
 
-@pytest.mark.parametrize("router", sorted(dsd.ROUTERS))
+@pytest.mark.parametrize("router", sorted(dsd_serving.ROUTERS))
 @pytest.mark.parametrize("window", ["static", "back-off", "threshold"])
 def test_every_router_and_window_of_dsd_serves_all(router, window):
     own = {"targets": 2, "router": router, "window": window}
@@ -211,6 +211,20 @@ def test_every_router_and_window_of_dsd_serves_all(router, window):
     assert all(use.busy_s > 0 for use in outcome.servers[:2])
     document = scenario(dsd=own)
     assert Scenario.from_dict(tomllib.loads(document.to_toml())) == document
+
+
+def test_length_aware_batches_pad_less_where_windows_differ():
+    """Eight users, batches of three; windows that are all alike change nothing."""
+    ends, batch_s = {}, {}
+    for window in ("static", "back-off"):
+        for batching in ("fifo", "length-aware"):
+            own = {"window": window, "batching": batching, "draft_s": 1e-3, "one_way_s": 0.0, "max_batch": 3}
+            outcome = made("dsd", users=8, dsd=own).run(load(24, 401, 8), np.random.default_rng(2))
+            assert (outcome.result.output_tokens == 401).all()
+            ends[window, batching] = outcome.result.finish_s.tolist()
+            batch_s[window, batching] = outcome.servers[0].busy_s / outcome.servers[0].batches
+    assert ends["static", "fifo"] == ends["static", "length-aware"]
+    assert batch_s["back-off", "length-aware"] < batch_s["back-off", "fifo"]
 
 
 def test_a_deadline_that_all_meet_changes_nothing():
@@ -270,6 +284,8 @@ def test_sled_on_a_scenario_serves_what_its_reproduction_does_at_the_same_prices
     ("dsd", {"targets": 1.5}, "systems.dsd.targets: 1.5; give a whole number"),
     ("dsd", {"jitter": 2}, "systems.dsd.jitter: 2; give 0 or more, at most 1"),
     ("dsd", {"window": "wide"}, 'systems.dsd.window: "wide"; give one of static, back-off, threshold, learned'),
+    ("dsd", {"batching": "lifo"}, 'systems.dsd.batching: "lifo"; give one of fifo, length-aware'),
+    ("dsd", {"max_batch": 1.5}, "systems.dsd.max_batch: 1.5; give a whole number"),
     ("dsd", {"router": 3}, "systems.dsd.router: 3; give one of jsq, jiq"),
     ("sled", {"draft_s": -1}, "systems.sled.draft_s: -1; give 0 or more"),
     ("sled", {"deadline_s": 1e-3}, "systems.sled.deadline_s: 0.001 s; a round takes"),
