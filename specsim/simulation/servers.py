@@ -64,9 +64,10 @@ class Batching:
     """How a server forms batches.
 
     max_batch: jobs together. min_batch: it waits for so many (a static batch; 1: never); or_all: or for all streams
-    that it serves, where they are fewer. window_s: it waits so long after the first job for others, or until max_batch
-    are there; 0: it starts at once. order: ``fcfs``, or ``priority`` (lowest first). take: called with the queue in
-    order and the time; the places in it of the jobs to take, 1 to max_batch of them (None: its front).
+    that it serves and has cache blocks for, where they are fewer. window_s: it waits so long after the first job for
+    others, or until max_batch are there; 0: it starts at once. order: ``fcfs``, or ``priority`` (lowest first). take:
+    called with the queue in order and the time; the places in it of the jobs to take, 1 to max_batch of them (None: its
+    front).
     """
 
     max_batch: int = 1
@@ -184,7 +185,9 @@ class Server:
     def _least(self) -> int:
         """Jobs that a batch waits for."""
         least = self.batching.min_batch
-        return min(least, max(self.streams, 1)) if self.batching.or_all else least
+        if not self.batching.or_all:
+            return least
+        return min(least, max(self.streams if self.pool is None else len(self.pool.held), 1))
 
     def _consider(self, _: Event | None) -> None:
         """Start a batch if one may start now."""

@@ -118,8 +118,8 @@ class LearnedWishes:
     def wish(self, stream: int) -> Wish:
         """The best windows at the predicted rate."""
         state = self._state[[stream]]
-        (apart, slower), (fused, faster) = self._apart.fastest(state), self._fused.fastest(state)
-        return Wish(int(apart[0]), int(fused[0]), bool(faster[0] > slower[0]))
+        (apart, apart_speed), (fused, fused_speed) = self._apart.fastest(state), self._fused.fastest(state)
+        return Wish(int(apart[0]), int(fused[0]), bool(fused_speed[0] > apart_speed[0]))
 
     def settle(self, stream: int, k: int) -> tuple[int, int]:
         """What survives; the network learns it."""

@@ -168,3 +168,17 @@ def test_a_static_batch_that_waits_for_one_without_blocks_says_so():
         go(timed_program("two", 2, draft, verify), topology=place(servers=servers), n=3, prompt_cached=False)
     assert "a deadlock" in caught.value.lines[0]
     assert any("cache blocks on server cloud, 0 are free" in line for line in caught.value.lines), caught.value.lines
+
+
+def test_a_batch_of_all_that_a_server_serves_waits_for_none_without_blocks():
+    draft = timed_pass("draft", 1e-3, device="edge", repeats=2, prefill_s_per_token=1e-4)
+    verify = timed_pass("verify", 5e-3, device="cloud", after=("draft",), prefill_s_per_token=1e-4)
+    made = {}
+    for blocks in (4, None):
+        batching = Batching(3, min_batch=3, or_all=True)
+        servers = (ServerSpec("edge", 3), ServerSpec("cloud", batching=batching, num_blocks=blocks))
+        made[blocks] = go(
+            timed_program("two", 2, draft, verify), topology=place(servers=servers), n=3, prompt_cached=False
+        )
+    assert np.isfinite(made[4].result.finish_s).all()
+    assert made[4].servers[-1].mean_batch < made[None].servers[-1].mean_batch == 3
