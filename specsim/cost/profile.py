@@ -82,6 +82,19 @@ class Profile:
         """``<gpu>-<engine>-<dtype>``, as the shipped files are called."""
         return f"{self.hardware.name}-{self.engine}-{self.dtype}"
 
+    def weight_dtype(self, dtype: str | None = None) -> str:
+        """The precision that a target's weights are priced at: ``dtype``, or where none is named the profile's own.
+
+        InputError where the profile is of another: its tables of that one are the LM head's and drafters' alone.
+        """
+        if dtype is not None and FILES.get(dtype, dtype) != self.dtype:
+            raise InputError(
+                f"{self.name} prices {self.dtype} weights, asked for {dtype}; load the profile of {dtype}, or leave "
+                "dtype out",
+                field="dtype",
+            )
+        return dtype or self.dtype
+
     @property
     def low_trust(self) -> bool:
         """Whether the measurements themselves are suspect (too many rows faster than physics allows)."""

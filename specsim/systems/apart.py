@@ -27,14 +27,15 @@ def draft_passes(
     device: str,
     profile: Profile,
     engine: Engine,
-    dtype: str = "bf16",
+    dtype: str | None = None,
     kv_dtype: str = "bf16",
 ) -> tuple[Pass, ...]:
     """``k`` passes of a draft model of its own, one token a sequence each, on one GPU; prompts join the first.
 
-    A model that reads nothing of the target's pass; what it has to catch up with after a rejection is one token.
+    A model that reads nothing of the target's pass; what it has to catch up with after a rejection is one token. Its
+    weights are of the profile's precision (InputError where ``dtype`` is another's), a head's of 16 bits.
     """
-    forward = drafter.next_pass(k, dtype=drafter.weight_dtype(dtype), kv_dtype=kv_dtype)
+    forward = drafter.next_pass(k, dtype=drafter.weight_dtype(profile.weight_dtype(dtype)), kv_dtype=kv_dtype)
     cost, host = StepCost(forward, profile, engine), load_draft_host(engine)
 
     def seconds(shape: StepShape) -> StepTime:

@@ -34,7 +34,7 @@ def draft_tree(
     engine: Engine,
     draft_profile: Profile | None = None,
     tensor_parallel: int = 1,
-    dtype: str = "bf16",
+    dtype: str | None = None,
     kv_dtype: str = "bf16",
 ) -> RoundProgram:
     """A round of ``steps`` drafting passes over ``branches`` tokens a sequence, of whose tree ``tokens`` are verified.
@@ -44,14 +44,16 @@ def draft_tree(
     accepted tokens, padded to ``steps`` + 1 in its captured graph; ``steps`` - 1 passes of ``branches`` tokens (of as
     many as ``branches`` says of each, where the tree's shape is fixed).
 
-    Attention of a tree is priced as that of a chain of as many tokens. Raises InputError for a tree that ``steps`` and
-    ``branches`` cannot fill, and for drafters that don't draft in sequence.
+    Attention of a tree is priced as that of a chain of as many tokens. Weights are of the profile's precision:
+    ``dtype`` only tells apart those that share one. Raises InputError for a tree that ``steps`` and ``branches`` cannot
+    fill, for drafters that don't draft in sequence, and for a profile of another ``dtype``.
     """
     widths = _widths(steps, branches, tokens)
     if not drafter.sequential:
         raise InputError(f"{drafter.method} drafts no trees here; use eagle, eagle3 or mtp", field="drafter.method")
     host, tp = load_draft_host(engine), tensor_parallel
-    own = drafter.weight_dtype(dtype)
+    dtype = profile.weight_dtype(dtype)
+    own = drafter.weight_dtype(draft_profile.dtype if draft_profile else dtype)
     drafting = draft_profile or profile
     main = StepCost(target.forward(tensor_parallel=tp, dtype=dtype, kv_dtype=kv_dtype), profile, engine)
     opening = StepCost(drafter.first_pass(steps, tensor_parallel=tp, dtype=own, kv_dtype=kv_dtype), drafting, engine)

@@ -28,7 +28,7 @@ def draft_verify(
     engine: Engine,
     draft_profile: Profile | None = None,
     tensor_parallel: int = 1,
-    dtype: str = "bf16",
+    dtype: str | None = None,
     kv_dtype: str = "bf16",
     draft_dtype: str | None = None,
 ) -> RoundProgram:
@@ -39,11 +39,15 @@ def draft_verify(
     K = 0 is plain decoding, whatever the drafter. Time follows depth and launches: a drafting pass costs its kernels
     or the host's calls around it, whichever is longer. Requests that still prefill don't speculate, as in vLLM.
 
-    A drafter's ``proposal_rate`` below 1 thins the verified tokens evenly over the batch. Raises InputError for a
-    negative ``k``, a drafter of another target, a missing drafter, and whatever the profile cannot price.
+    A drafter's ``proposal_rate`` below 1 thins the verified tokens evenly over the batch. Weights are of the profile's
+    precision: ``dtype`` only tells apart those that share a profile (fp8 and fp8_static). A draft model's are of the
+    profile's that prices it, unless ``draft_dtype`` says otherwise; the cache's precision is ``kv_dtype``, whatever the
+    weights'. Raises InputError for a negative ``k``, a drafter of another target, a missing drafter, a profile of
+    another ``dtype``, and whatever the profile cannot price.
     """
     if k < 0:
         raise InputError(f"{k} drafted tokens; give 0 or more", field="drafter.num_speculative_tokens")
+    dtype = profile.weight_dtype(dtype)
     main = StepCost(target.forward(tensor_parallel=tensor_parallel, dtype=dtype, kv_dtype=kv_dtype), profile, engine)
     if k == 0 or drafter is None or drafter.method == "none":
         if k:
@@ -63,7 +67,7 @@ def draft_verify(
             engine,
             host,
             tensor_parallel,
-            draft_dtype or drafter.weight_dtype(dtype),
+            draft_dtype or drafter.weight_dtype(draft_profile.dtype if draft_profile else dtype),
             kv_dtype,
         ),
     )

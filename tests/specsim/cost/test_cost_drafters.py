@@ -135,13 +135,13 @@ def test_methods_are_what_the_engines_call_them():
 def test_memory_of_a_measured_server():
     """vLLM 0.19 on a 24 GB RTX 4090: 2,588 blocks. The reserve was read off it: this pins the arithmetic."""
     gpu = replace(H100, memory_bytes=25250627584 / 0.99)
-    memory = cache_memory(LLAMA, hardware=gpu, max_num_batched_tokens=2048)
+    memory = cache_memory(LLAMA, hardware=gpu, dtype="bf16", max_num_batched_tokens=2048)
     assert memory.num_gpu_blocks == pytest.approx(2588, abs=1)
 
 
 def test_memory_of_a_server_that_gave_no_number_to_the_fit():
     """Llama-3-8B on an H100 with 8,192 batched tokens: 53.29 GiB of cache logged, 1.79 of them later found misread."""
-    memory = cache_memory(load_model("Meta-Llama-3-8B"), hardware=H100)
+    memory = cache_memory(load_model("Meta-Llama-3-8B"), hardware=H100, dtype="bf16")
     assert 53.29 <= memory.cache_bytes / 2**30 <= 53.29 + 1.79
     assert memory.activation_bytes / 2**30 == pytest.approx(1.26, rel=0.05)
     assert memory.weight_bytes / 2**30 == pytest.approx(14.96, abs=0.01)
@@ -153,25 +153,27 @@ def test_memory_of_a_server_that_gave_no_number_to_the_fit():
     method=st.sampled_from(["eagle", "eagle3", "medusa", "ngram"]),
 )
 def test_parts_add_up_and_drafting_takes_blocks(k, tp, method):
-    plain = cache_memory(LLAMA, hardware=H100, tensor_parallel=tp)
+    plain = cache_memory(LLAMA, hardware=H100, dtype="bf16", tensor_parallel=tp)
     drafter = load_drafter(method, target=LLAMA)
-    memory = cache_memory(LLAMA, drafter, k=k, hardware=H100, tensor_parallel=tp)
+    memory = cache_memory(LLAMA, drafter, k=k, hardware=H100, dtype="bf16", tensor_parallel=tp)
     fixed = memory.weight_bytes + memory.draft_weight_bytes + memory.activation_bytes + memory.runtime_bytes
     assert 0 <= memory.usable_bytes - fixed - memory.cache_bytes < memory.block_bytes
     if method == "ngram":
         assert memory.num_gpu_blocks == plain.num_gpu_blocks
     else:
         assert memory.num_gpu_blocks < plain.num_gpu_blocks
-    assert cache_memory(LLAMA, drafter, k=0, hardware=H100, tensor_parallel=tp) == plain
+    assert cache_memory(LLAMA, drafter, k=0, hardware=H100, dtype="bf16", tensor_parallel=tp) == plain
 
 
 def test_a_model_that_does_not_fit_shows_the_arithmetic():
     with pytest.raises(InputError, match=r"doesn't fit: 141.1 weights \+ 2.1 activations \+ 0.6 runtime = 143.8 GB"):
-        cache_memory(load_model("Llama-3.1-70B"), hardware=H100)
+        cache_memory(load_model("Llama-3.1-70B"), hardware=H100, dtype="bf16")
 
 
 def test_a_cache_too_small_for_a_request():
-    memory = cache_memory(load_model("Llama-3.1-70B"), hardware=H100, tensor_parallel=2, gpu_memory_utilization=0.91)
+    memory = cache_memory(
+        load_model("Llama-3.1-70B"), hardware=H100, dtype="bf16", tensor_parallel=2, gpu_memory_utilization=0.91
+    )
     memory.require(memory.cache_tokens)
     with pytest.raises(InputError, match=f"the cache holds {memory.cache_tokens:,} tokens"):
         memory.require(memory.cache_tokens + 1)
@@ -179,7 +181,7 @@ def test_a_cache_too_small_for_a_request():
 
 def test_utilisation_is_a_share():
     with pytest.raises(InputError, match="gpu_memory_utilization: 90"):
-        cache_memory(LLAMA, hardware=H100, gpu_memory_utilization=90)
+        cache_memory(LLAMA, hardware=H100, dtype="bf16", gpu_memory_utilization=90)
 
 
 def test_heads_stay_in_16_bits_beside_a_quantised_target():

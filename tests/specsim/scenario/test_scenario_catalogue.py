@@ -102,5 +102,5 @@ def test_the_example_fits_its_memory() -> None:
     from specsim.cost.model import load_model
 
     target = load_scenario().scenario.target
-    memory = cache_memory(load_model(target.model), hardware=load_hardware(target.hardware))
+    memory = cache_memory(load_model(target.model), hardware=load_hardware(target.hardware), dtype=target.dtype)
     assert memory.cache_tokens > 100_000

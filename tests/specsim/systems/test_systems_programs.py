@@ -19,6 +19,7 @@ from specsim.cost.shapes import Segment, StepShape
 from specsim.cost.step import StepCost
 from specsim.errors import InputError
 from specsim.simulation.program import Batch, PrefillChunk
+from specsim.systems.apart import draft_passes
 from specsim.systems.draft_tree import draft_tree
 from specsim.systems.draft_verify import draft_verify
 
@@ -187,6 +188,39 @@ def test_a_mixture_verifies_more_experts_than_it_decodes_with():
         .terms["verify.experts"]
     )
     assert float(verify.seconds) > 2 * float(plain)
+
+
+def test_weights_are_of_the_profiles_precision():
+    """An fp8 profile prices fp8 weights without being told, and bf16 ones not at all: its bf16 is the LM head's."""
+    fp8 = load_profile("h100_sxm", engine="vllm", dtype="fp8")
+    machine = {"profile": fp8, "engine": VLLM}
+    small = load_drafter("draft_model", target=LLAMA, model="Llama-3.2-1B")
+    eagle, tree = load_drafter("eagle3", target=LLAMA), {"steps": 3, "branches": 1, "tokens": 4}
+    batch = Batch(32, 32 * 1000)
+    for drafter in (small, eagle):
+        told, untold = (draft_verify(LLAMA, drafter, k=3, **machine, **d) for d in ({"dtype": "fp8"}, {}))
+        assert {p.name: p.forward.weight_dtype for p in untold.passes} == {
+            p.name: p.forward.weight_dtype for p in told.passes
+        }
+        assert untold.passes[0].forward.weight_dtype == "fp8"
+        assert float(untold.seconds(batch)) == float(told.seconds(batch))
+    assert float(untold.time(batch).terms["verify.gemm"].seconds) < 0.8 * float(
+        program("eagle3", 3).time(batch).terms["verify.gemm"].seconds
+    )
+    static = draft_verify(LLAMA, small, k=3, dtype="fp8_static", **machine)
+    assert float(static.seconds(batch)) < float(draft_verify(LLAMA, small, k=3, **machine).seconds(batch))
+    assert draft_tree(LLAMA, eagle, **tree, **machine).passes[0].forward.weight_dtype == "fp8"
+    assert draft_passes(small, 3, device="gpu", **machine)[0].forward.weight_dtype == "fp8"
+    beside = draft_verify(LLAMA, small, k=3, draft_profile=H100, **machine)
+    assert [p.forward.weight_dtype for p in beside.passes] == ["fp8", "bf16", "bf16"]
+    message = "h100_sxm-vllm-fp8 prices fp8 weights, asked for bf16"
+    for build in (
+        lambda: draft_verify(LLAMA, small, k=3, dtype="bf16", **machine),
+        lambda: draft_tree(LLAMA, eagle, dtype="bf16", **tree, **machine),
+        lambda: draft_passes(small, 3, device="gpu", dtype="bf16", **machine),
+    ):
+        with pytest.raises(InputError, match=message):
+            build()
 
 
 @pytest.mark.parametrize(
