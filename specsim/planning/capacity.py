@@ -93,16 +93,39 @@ def at_rate(workload: Workload, rate_per_s: float) -> Workload:
     return replace(workload, arrivals=replace(workload.arrivals, rate_per_s=rate_per_s))
 
 
-def pressure(runs: list[Result], slo: Slo) -> tuple[float, str]:
-    """The largest ratio of a latency's quantile to its limit over the pooled runs, and the name of that limit."""
-    worst, name = 1e-9, "none"
+@dataclass(frozen=True)
+class Limit:
+    """A latency's quantile beside its limit, in milliseconds; ``name`` as "TTFT p95"."""
+
+    name: str
+    limit_ms: float
+    value_ms: float
+
+    @property
+    def pressure(self) -> float:
+        """The quantile over its limit: up to 1 it holds."""
+        return self.value_ms / self.limit_ms
+
+    def to_dict(self) -> dict[str, str | float | bool]:
+        """Plain values, and whether it ``holds``."""
+        return {**vars(self), "holds": self.pressure <= 1.0}
+
+
+def against(runs: list[Result], slo: Slo) -> tuple[Limit, ...]:
+    """Every limit over the pooled runs; an answer of one token has no TPOT, and what nobody has is 0."""
+    found = []
     for quantity, quantile, limit_s in slo.limits:
         values = np.concatenate([getattr(r, f"{quantity}_s") for r in runs])
-        values = values[np.isfinite(values)]  # a one-token output has no TPOT
-        ratio = float(np.quantile(values, quantile)) / limit_s if values.size else 0.0
-        if ratio > worst:
-            worst, name = ratio, f"{quantity.upper()} p{quantile * 100:.0f}"
-    return worst, name
+        values = values[np.isfinite(values)]
+        seconds = float(np.quantile(values, quantile)) if values.size else 0.0
+        found.append(Limit(f"{quantity.upper()} p{quantile * 100:.0f}", 1e3 * limit_s, 1e3 * seconds))
+    return tuple(found)
+
+
+def pressure(runs: list[Result], slo: Slo) -> tuple[float, str]:
+    """The largest ratio of a latency's quantile to its limit over the pooled runs, and the name of that limit."""
+    worst = max(against(runs, slo), key=lambda limit: limit.pressure)
+    return max(worst.pressure, 1e-9), worst.name
 
 
 def _bisect(holds: Callable[[float], bool], above: float, below: float) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from specsim.planning.deployment import Candidate, Deployment
+from specsim.planning.schedule import Range
 from specsim.planning.surface import Surfaces, prefill_seconds
 from specsim.simulation.workload import ClosedLoop, Trace
 from specsim.theory.serving import SteadyLoad, steady_load, sustainable_rate
@@ -62,10 +64,23 @@ class Curve:
             max_batch=int(self.batches[-1]),
         )
 
+    def closed(self, users: float) -> SteadyLoad:
+        """Where the replica settles under so many users in a closed loop, as many as the cache holds."""
+        size = min(users, float(self.batches[-1]))
+        share = self.rate(size) * self.prefill_s
+        seconds = float(np.interp(size, self.batches, self.round_s)) / (1.0 - share) / self.tokens
+        return SteadyLoad(stable=True, concurrency=size, seconds_per_token=seconds, prefill_share=share)
+
     def rate(self, batch: float) -> float:
         """The request rate at which the steady batch is ``batch``: B / (rounds * round_s(B) + B * prefill_s)."""
         rounds = max(self.output_tokens - 1.0, 1.0) / self.tokens
         return float(batch / (rounds * np.interp(batch, self.batches, self.round_s) + batch * self.prefill_s))
+
+    def rate_draws(self, batch: float) -> np.ndarray:
+        """``rate`` for every joint draw of costs and acceptance, shape (n,)."""
+        round_s = np.array([np.interp(batch, self.batches, draw) for draw in self._draws.T])
+        rounds = max(self.output_tokens - 1.0, 1.0) / self._token_draws
+        return np.asarray(batch / (rounds * round_s + batch * self._prefill_draws))
 
     def largest_rate(self, tpot_s: float | None) -> float:
         """The largest sustainable rate."""
@@ -104,39 +119,60 @@ def asked_rate(deployment: Deployment) -> float | None:
     return arrivals.rate_per_s
 
 
-def choose(deployment: Deployment, surface: Surfaces, curves: dict[tuple[str, int], Curve]) -> tuple[Choice, ...]:
-    """All configurations under the load that one replica gets, the one to use first.
+Curves = dict[tuple[str, int], Curve]
+"""By drafter (``none`` for plain decoding) and draft length."""
 
-    The rate is shared by as few replicas as the best configuration needs. Each configuration settles at its own batch
-    (a faster one holds fewer requests at once); fewest seconds per token wins, a longer draft only for WORTH more.
-    In a closed loop every configuration runs at the given concurrency.
-    """
-    tpot_s = min((limit for quantity, _, limit in _limits(deployment) if quantity == "tpot"), default=None)
+
+def curves_of(deployment: Deployment, surface: Surfaces) -> Curves:
+    """The curve of plain decoding and of every drafter with evidence at each of its lengths."""
     options: list[tuple[Candidate | None, int]] = [(None, 0)]
     options += [(c, k) for c in deployment.candidates if c.process is not None for k in c.lengths]
-    largest = {}
-    for candidate, k in options:
-        key = (candidate.label if candidate else "none", k)
-        curves[key] = Curve(deployment, surface, candidate, k)
-        largest[key] = curves[key].largest_rate(tpot_s)
-    rate = asked_rate(deployment)
-    workload = deployment.workload
+    return {
+        (candidate.label if candidate else "none", k): Curve(deployment, surface, candidate, k)
+        for candidate, k in options
+    }
+
+
+def fewest_replicas(deployment: Deployment, curves: Curves) -> int:
+    """Replicas that the best configuration needs in closed form for the asked rate; 1 in a closed loop."""
+    rate, best = asked_rate(deployment), max(_largest_rates(deployment, curves).values())
+    return max(1, int(np.ceil(rate / best))) if rate is not None and best > 0 else 1
+
+
+def choose(deployment: Deployment, curves: Curves, ranges: Sequence[Range], *, replicas: int) -> tuple[Choice, ...]:
+    """All configurations under the load that one of ``replicas`` gets, the one to use first.
+
+    Each configuration settles at its own batch (a faster one holds fewer requests at once); fewest seconds per token
+    wins, a longer draft only for WORTH more; of the winner's lengths the one that the schedule, ``ranges`` at the
+    traffic's context, has at its own batch. In a closed loop every configuration runs at the given concurrency.
+    """
+    largest, rate, workload = _largest_rates(deployment, curves), asked_rate(deployment), deployment.workload
     assert workload is not None
-    choices = []
-    for candidate, k in options:
-        key = (candidate.label if candidate else "none", k)
-        curve = curves[key]
-        if rate is None:
-            size = float(workload.arrivals.concurrency) if isinstance(workload.arrivals, ClosedLoop) else 1.0
-            size = min(size, float(curve.batches[-1]))
-            seconds = float(np.interp(size, curve.batches, curve.round_s)) / curve.tokens
-            load = SteadyLoad(stable=True, concurrency=size, seconds_per_token=seconds, prefill_share=0.0)
-        else:
-            best = max(largest.values())
-            share = rate / max(1, int(np.ceil(rate / best))) if best > 0 else rate
-            load = curve.at(share)
-        choices.append(Choice(candidate, k, load, largest[key]))
-    return tuple(sorted(choices, key=lambda c: _badness(c, choices)))
+    users = workload.arrivals.concurrency if isinstance(workload.arrivals, ClosedLoop) else 1
+    if rate is not None:
+        rate /= replicas
+    named = {candidate.label: candidate for candidate in deployment.candidates}
+    choices = [
+        Choice(named.get(label), k, curve.closed(users) if rate is None else curve.at(rate), largest[label, k])
+        for (label, k), curve in curves.items()
+    ]
+    return _as_scheduled(sorted(choices, key=lambda c: _badness(c, choices)), ranges)
+
+
+def _as_scheduled(choices: list[Choice], ranges: Sequence[Range]) -> tuple[Choice, ...]:
+    """With the fastest of those first that the winner's own schedule has at the batch where they settle, if any is."""
+    best = choices[0]
+    if not best.load.stable:
+        return tuple(choices)
+
+    def scheduled(choice: Choice) -> bool:
+        size = max(round(choice.load.concurrency), 1)
+        there = [r for r in ranges if r.batch_min <= size <= r.batch_max and choice.label in ("none", r.drafter)]
+        return bool(there) and all(r.k == choice.k for r in there)
+
+    mine = [c for c in choices if c.load.stable and (best.k == 0 or c.label in (best.label, "none")) and scheduled(c)]
+    first = min(mine, key=lambda c: c.load.seconds_per_token, default=best)
+    return (first, *(c for c in choices if c is not first))
 
 
 def _badness(choice: Choice, choices: list[Choice]) -> tuple[float, float, float]:
@@ -149,5 +185,7 @@ def _badness(choice: Choice, choices: list[Choice]) -> tuple[float, float, float
     return 1.0, choice.load.seconds_per_token, float(choice.k)
 
 
-def _limits(deployment: Deployment) -> tuple[tuple[str, float, float], ...]:
-    return deployment.scenario.slo.limits if deployment.scenario.slo else ()
+def _largest_rates(deployment: Deployment, curves: Curves) -> dict[tuple[str, int], float]:
+    limits = deployment.scenario.slo.limits if deployment.scenario.slo else ()
+    tpot_s = min((limit for quantity, _, limit in limits if quantity == "tpot"), default=None)
+    return {key: curve.largest_rate(tpot_s) for key, curve in curves.items()}

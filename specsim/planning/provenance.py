@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import specsim
+from specsim.acceptance.process import AcceptanceProcess
 from specsim.acceptance.uncertainty import evidence_note, uncertainty_note
 from specsim.cost.drafting import load_draft_host
 from specsim.cost.intervals import residual_quantiles
 from specsim.cost.shapes import Term, Trust
 from specsim.planning.deployment import Deployment
 from specsim.planning.estimate import DRAWS
-from specsim.planning.operating import Choice
+from specsim.planning.operating import Choice, asked_rate
 from specsim.planning.surface import Surfaces
 from specsim.simulation.program import Batch
 
@@ -72,9 +74,8 @@ def warnings(deployment: Deployment, choices: tuple[Choice, ...]) -> list[str]:
         if candidate.process is None:
             notes.append(f"{candidate.label} has no acceptance evidence: only its break-even is computed")
             continue
-        found = [evidence_note(candidate.process, k) for k in candidate.lengths]
-        notes += [f"{candidate.label}: {note}" for note in dict.fromkeys(found) if note]
-    if deployment.workload is not None and deployment.scenario.slo is None:
+        notes += [f"{candidate.label}: {note}" for note in _evidence_notes(candidate.process, candidate.lengths)]
+    if deployment.workload is not None and asked_rate(deployment) is not None and deployment.scenario.slo is None:
         notes.append("no SLO is given, so no capacity is computed; add [slo] or --slo-tpot-ms and --slo-ttft-ms")
     most = max(choices, key=lambda c: c.rate_per_s, default=None)
     if most is not None and most.rate_per_s > 1.02 * choices[0].rate_per_s > 0.0:
@@ -87,6 +88,16 @@ def warnings(deployment: Deployment, choices: tuple[Choice, ...]) -> list[str]:
             "no configuration sustains the load in closed form; the recommendation is the one that comes nearest"
         )
     return notes
+
+
+def _evidence_notes(process: AcceptanceProcess, lengths: Sequence[int]) -> list[str]:
+    """Notes on the evidence, one for all lengths of which the same is to be said."""
+    found: dict[str, list[str]] = {}
+    for k in lengths:
+        note = evidence_note(process, k)
+        if note is not None:
+            found.setdefault(re.sub(rf"\bK = {k}\b", "K = {}", note), []).append(str(k))
+    return [note.replace("{}", ", ".join(known)) for note, known in found.items()]
 
 
 def _measured_by(origin: Mapping[str, Any]) -> str:

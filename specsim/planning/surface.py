@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from specsim.acceptance.uncertainty import acceptance_draws
 from specsim.cost.intervals import draw_uniforms, sample_seconds
+from specsim.cost.model_shape import ModelShape
 from specsim.cost.shapes import StepTime
+from specsim.errors import InputError
 from specsim.planning.deployment import Candidate, Deployment
 from specsim.planning.estimate import DRAWS
 from specsim.planning.grid import Grid, grid
@@ -51,6 +53,10 @@ def surfaces(deployment: Deployment) -> Surfaces:
     )
     own = None if deployment.workload is None else round(deployment.decode_context_tokens)
     cached = serving.usable_blocks * serving.block_size
+    for length in shown.context_tokens or ():
+        _possible(length, deployment.target, cached, field="shown.context_tokens")
+    if own is not None:
+        _possible(own, deployment.target, None, field="workload.prompt_tokens")
     longest = min(deployment.target.max_positions or cached, cached)
     listed = shown.context_tokens or tuple(c for c in CONTEXTS if c <= longest)
     contexts = np.array(sorted({*listed, *(() if own is None else (own,))}), dtype=np.float64)
@@ -93,6 +99,20 @@ def surfaces(deployment: Deployment) -> Surfaces:
         fits=batches[:, None] * contexts[None, :] <= cached,
         uniforms=uniforms,
     )
+
+
+def _possible(context: int, target: ModelShape, cached: int | None, *, field: str) -> None:
+    """InputError where the model has no such positions, or the cache holds no such request."""
+    if target.max_positions is not None and context > target.max_positions:
+        raise InputError(
+            f"{context:,} tokens of context: {target.name} ends at {target.max_positions:,} "
+            "(max_position_embeddings of its config.json)",
+            field=field,
+        )
+    if cached is not None and context > cached:
+        raise InputError(
+            f"{context:,} tokens of context: the cache holds {cached:,}, so no such request fits", field=field
+        )
 
 
 def prefill_seconds(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -14,6 +14,8 @@ from specsim.scenario import Loaded
 from specsim.scenario.scenario import Scenario
 
 Plan = Mapping[str, Any]
+SHARE_TOLD = 0.05
+"""Share of a replica's time from which prefill is told of beside the answer."""
 
 
 def print_plan(plan: Plan, loaded: Loaded) -> None:
@@ -80,19 +82,65 @@ def _answer(plan: Plan) -> None:
     if "declined" in advice:
         paragraph(f"No recommendation: {advice['declined']}.", style="bold yellow")
         return
-    load = f"batch {count(advice['batch'])}, {count(advice['context_tokens'])} tokens of context"
     if advice["k"] == 0:
         paragraph("No: leave speculation off at this load.", style="bold red")
+        paragraph(f"The load: {_load(advice)}.")
     else:
         paragraph(f"Yes: {advice['drafter']} with num_speculative_tokens = {advice['k']}.", style="bold green")
         sure = advice.get("faster_than_plain")
-        gain = f"{written(advice['speedup'], form=ratio)} times the output tokens a second of plain decoding"
+        exact = advice["tokens_per_round"]["low"] == advice["tokens_per_round"]["high"]
         odds = f"; faster in {100 * sure:.0f} % of the plausible outcomes" if sure is not None else ""
-        paragraph(f"{gain} at this load ({load}){odds}.")
+        odds += ", acceptance taken as exact for want of counts" if odds and exact else ""
+        gain = written(advice["speedup"], form=ratio)
+        paragraph(f"Decoding is {gain} times as fast as without at this load: {_load(advice)}{odds}.")
+        share = advice.get("prefill_share")
+        if share is not None and share >= SHARE_TOLD:
+            paragraph(f"Prefill, which it does not shorten, takes {100 * share:.0f} % of a replica's time there.")
     paragraph(str(advice["reason"]))
     _off_above(advice["speculation_off_above"], advice["considered_up_to"])
     if not advice["replica_stable"]:
-        paragraph("One replica cannot keep up with the asked rate: see the replicas needed below.", style="yellow")
+        paragraph(
+            "No configuration keeps up with this load: it is shown at the most that a replica holds.", style="yellow"
+        )
+    if any("alone" in row for row in plan["capacity"][:1]):
+        paragraph("No rate holds the SLO, with or without: see the capacity below.", style="yellow")
+    _which_drafter(advice["drafters"])
+
+
+def _load(advice: Mapping[str, Any]) -> str:
+    """What a replica has to do, in words."""
+    rate, replicas = advice["request_rate_per_s"], advice["replicas"]
+    each = "" if replicas in (None, 1) else f" on each of {count(replicas)} replicas"
+    arrivals = "" if rate is None else f"{digits(rate)} requests/s{each}, "
+    return f"{arrivals}batch {count(advice['batch'])}, {count(advice['context_tokens'])} tokens of context"
+
+
+def _which_drafter(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Every drafter at its best length beside plain decoding, where there are several."""
+    if len(rows) < 3:  # one drafter and plain decoding: the answer above
+        return
+    table = [
+        [
+            Text("no speculation" if row["k"] == 0 else str(row["drafter"])),
+            Text("" if row["k"] == 0 else str(row["k"])),
+            Text(count(row["batch"])),
+            Text("" if row["seconds_per_output_token"] is None else digits(1e3 * row["seconds_per_output_token"])),
+            Text("" if row["k"] == 0 else written(row["speedup"], form=ratio)),
+            Text(digits(row["largest_rate_per_s"])),
+        ]
+        for row in rows
+    ]
+    columns = [
+        Column("drafter"),
+        Column("K", right=True),
+        Column("batch", right=True),
+        Column("ms/token", right=True),
+        Column("speedup", whole=True),
+        Column("most requests/s", right=True),
+    ]
+    note = "Each at its best length under this load. Ms/token: mean time of an output token, prefill's share counted."
+    note += " Most requests/s: that a replica sustains in closed form, within the limit of TPOT if there is one."
+    print_table("Which drafter?", columns, table, note=note)
 
 
 def _off_above(limits: Mapping[str, Any], considered: Mapping[str, Any]) -> None:
@@ -106,12 +154,15 @@ def _off_above(limits: Mapping[str, Any], considered: Mapping[str, Any]) -> None
     if off:
         paragraph(f"Turn it off {', and '.join(off)}.", style="bold")
     kept = [
-        f"{what} {count(considered[key])}"
-        for key, what in (("batch", "batch"), ("context_tokens", "context"))
+        f"at {what} with this {other}"
+        for key, what, other in (
+            ("batch", f"batch {count(considered['batch'])}", "context"),
+            ("context_tokens", f"{count(considered['context_tokens'])} tokens of context", "batch"),
+        )
         if limits[key] is None
     ]
     if kept:
-        paragraph(f"It still pays at the largest considered: {' and '.join(kept)}.")
+        paragraph(f"It still pays at the largest considered: {', and '.join(kept)}.")
 
 
 def _schedule(plan: Plan, drafter: str, context: int) -> None:
@@ -126,7 +177,7 @@ def _schedule(plan: Plan, drafter: str, context: int) -> None:
         table.append(
             [
                 Text(low if low == high else f"{low}-{high}"),
-                Text("" if None in rates else "-".join(digits(rate) for rate in rates if rate is not None)),
+                Text("-".join(dict.fromkeys(digits(rate) for rate in rates if rate is not None))),
                 Text("off" if off else str(row["k"]), style="red" if off else "bold green"),
                 Text("" if off else written(row["speedup"], form=ratio)),
                 Text(str(row["why"])),
@@ -142,11 +193,22 @@ def _schedule(plan: Plan, drafter: str, context: int) -> None:
             Column("why"),
         ],
         table,
-        note="Batch: requests that decode at once on one replica. Requests/s: the arrivals that keep it there.",
+        note="Batch: requests that decode at once on one replica. Requests/s: the arrivals that keep it there"
+        " (none: no more than the rows above have).",
     )
 
 
 def _not_shown(plan: Plan, main: str, context: int) -> None:
+    batches = sorted({row["batch"] for row in plan["grid"]})
+    fitting = [row["batch"] for row in plan["grid"] if row["context_tokens"] == context]
+    own = plan["recommendation"].get("context_tokens", context)
+    if fitting and (more := [batch for batch in batches if batch > max(fitting)]):
+        paragraph(f"From batch {count(more[0])} on, {count(context)} tokens of context each do not fit the cache.")
+    if own != context:
+        paragraph(
+            f"The answer and the capacity are for the load's own {count(own)} tokens of context; the other tables for"
+            f" the {count(context)} asked for, at which no arrivals are known."
+        )
     contexts = [count(c) for c in grids.contexts(plan["grid"]) if c != context]
     others = [name for name in grids.drafters(plan["grid"]) if name != main]
     lines = []
@@ -183,14 +245,30 @@ def _capacity(plan: Plan, scenario: Scenario) -> None:
         for row in rows
     ]
     print_table("How many GPUs does the load take?", columns, table)
+    closed = scenario.workload is not None and scenario.workload.arrivals.kind == "closed"
     for row in rows:
         if gain := row.get("rate_over_plain"):
-            paragraph(f"{row['configuration']} sustains {written(gain, form=ratio)} times the rate of no speculation.")
-    closed = scenario.workload is not None and scenario.workload.arrivals.kind == "closed"
+            does = "gives the users" if closed else "sustains"
+            paragraph(f"{row['configuration']} {does} {written(gain, form=ratio)} times the rate of no speculation.")
+    _limits(rows)
     note = "Requests/s of one replica, simulated with the same requests in every configuration; "
     note += "the rate is what the loop's users get." if closed else "the rate holds every limit of the SLO."
     note += " TTFT: arrival to first token. TPOT: time per output token after the first."
     paragraph(note + (" Cost in the currency of gpu_hour." if priced else ""), style="dim")
+
+
+def _limits(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Limits of a closed loop's users, held or not; and those that requests miss even alone, so that no rate holds."""
+    for row in rows:
+        for key, where in (("limits", ""), ("alone", " even where requests come one at a time")):
+            missed = [limit for limit in row.get(key, ()) if not limit["holds"]]
+            shown = missed if key == "alone" else row.get(key, ())
+            if shown:
+                parts = [f"{x['name']} {digits(x['value_ms'])} ms (limit {digits(x['limit_ms'])})" for x in shown]
+                verdict = "no rate holds the SLO" if key == "alone" else "MISSED" if missed else "held"
+                paragraph(
+                    f"{row['configuration']}: {', '.join(parts)}{where}: {verdict}.", style="yellow" if missed else ""
+                )
 
 
 def _provenance(plan: Plan) -> None:

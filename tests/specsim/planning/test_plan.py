@@ -129,6 +129,79 @@ def test_replicas_follow_the_asked_rate_and_capacity_does_not(base: dict[str, An
     assert rates[0][0] == pytest.approx(rates[1][0])
 
 
+@pytest.mark.parametrize("rate", [4.0, 60.0, 400.0])
+def test_the_recommendation_is_for_the_load_of_one_of_the_replicas_that_are_bought(rate: float) -> None:
+    """And its length is the one that the schedule has at that load, in a row that the reader finds."""
+    workload = {**BASE["workload"], "arrivals": {"kind": "poisson", "rate_per_s": rate}}
+    drafter = BASE["drafter"][0] | {"num_speculative_tokens": [1, 2, 3]}
+    made = planned(workload=workload, drafter=[drafter], slo={"ttft_p95_ms": 400.0, "tpot_p95_ms": 12.0})
+    advice, first = made["recommendation"], made["capacity"][0]
+    assert (first["drafter"], first["k"]) == (advice["drafter"], advice["k"])
+    assert advice["replicas"] == first["replicas"]
+    assert advice["request_rate_per_s"] == pytest.approx(rate / first["replicas"])
+    assert advice["request_rate_per_s"] <= first["request_rate_per_s"]["value"]
+    (there,) = (
+        row
+        for row in made["schedule"]
+        if row["context_tokens"] == advice["context_tokens"] and row["batch_min"] <= advice["batch"] <= row["batch_max"]
+    )
+    assert there["k"] == advice["k"]
+    assert there["request_rate_min_per_s"] <= advice["request_rate_per_s"] * 1.2
+
+
+def test_arrivals_in_the_schedule_only_rise_and_never_overlap(base: dict[str, Any]) -> None:
+    own = base["recommendation"]["context_tokens"]
+    rows = [r for r in base["schedule"] if r["context_tokens"] == own and "request_rate_min_per_s" in r]
+    assert rows
+    assert all(r["request_rate_min_per_s"] <= r["request_rate_max_per_s"] for r in rows)
+    assert all(b["request_rate_min_per_s"] >= a["request_rate_max_per_s"] for a, b in pairwise(rows))
+
+
+def test_the_answer_is_what_the_sentence_under_it_says(base: dict[str, Any]) -> None:
+    advice = base["recommendation"]
+    assert f"make it {advice['speedup']['value']:.2f}x" in advice["reason"]
+    assert f"K={advice['k']} at batch {advice['batch']:.0f}:" in advice["reason"]
+
+
+def test_every_drafter_has_a_row_and_the_recommended_one_is_the_first() -> None:
+    ngram = {"method": "ngram", "num_speculative_tokens": [2], "acceptance": {"per_position": [0.3, 0.2]}}
+    made = planned(drafter=[ngram, *BASE["drafter"]])
+    rows, advice = made["recommendation"]["drafters"], made["recommendation"]
+    assert {row["drafter"] for row in rows} == {"eagle3", "ngram", "none"}
+    assert (rows[0]["drafter"], rows[0]["k"], rows[0]["speedup"]) == (advice["drafter"], advice["k"], advice["speedup"])
+    assert rows[0]["seconds_per_output_token"] == min(row["seconds_per_output_token"] for row in rows)
+    plain = next(row for row in rows if row["k"] == 0)
+    assert plain["speedup"]["value"] == 1.0
+
+
+def test_limits_that_no_rate_holds_are_shown_missed_by_requests_alone() -> None:
+    made = planned(slo={"ttft_p95_ms": 1.0})
+    for row in made["capacity"]:
+        assert row["request_rate_per_s"]["value"] == 0.0
+        (limit,) = row["alone"]
+        assert (limit["name"], limit["limit_ms"], limit["holds"]) == ("TTFT p95", 1.0, False)
+        assert limit["value_ms"] > 1.0
+
+
+def test_a_context_that_cannot_be_is_one_line() -> None:
+    with pytest.raises(InputError, match="ends at 131,072") as caught:
+        planned(shown={"context_tokens": [200_000]})
+    assert len(caught.value.lines) == 1
+    with pytest.raises(InputError, match="no such request fits"):
+        planned(shown={"context_tokens": [100_000]}, serving={**BASE["serving"], "num_gpu_blocks": 600})
+    prompts = {**BASE["workload"], "prompt_tokens": {"kind": "fixed", "tokens": 150_000}}
+    with pytest.raises(InputError, match=r"workload\.prompt_tokens: 150,0\d\d tokens of context"):
+        planned(workload=prompts)
+
+
+def test_one_note_for_all_lengths_of_which_the_same_is_to_be_said(base: dict[str, Any]) -> None:
+    acceptance = {"length": 2.0, "at_k": 4}
+    drafter = {"method": "eagle3", "num_speculative_tokens": [1, 2, 3, 4, 10], "acceptance": acceptance}
+    notes = [line for line in planned(drafter=[drafter])["warnings"] if "i.i.d." in line]
+    assert len(notes) == 2
+    assert any(note.endswith("K = 1, 2, 3, 10 is extrapolated") for note in notes)
+
+
 def test_the_gain_in_capacity_is_the_ratio_of_the_rates_and_errs_less_than_independent_rates(
     base: dict[str, Any],
 ) -> None:
@@ -158,6 +231,22 @@ def test_a_closed_loop_is_planned_at_its_concurrency() -> None:
     loop = planned(workload=workload, slo=None)
     assert loop["recommendation"]["batch"] == 16
     assert {row["binding_constraint"] for row in loop["capacity"]} == {"the closed loop's concurrency"}
+    assert not any("no SLO" in line for line in loop["warnings"])  # its users' rate needs none
+    assert all("limits" not in row for row in loop["capacity"])
+
+
+def test_a_closed_loop_gains_less_than_decoding_does_by_what_prefill_takes() -> None:
+    """Users' rate: N / (rounds * round_s + N * prefill_s), so prefill dilutes the speedup; both are printed."""
+    arrivals = {"kind": "closed", "concurrency": 16}
+    workload = {**BASE["workload"], "arrivals": arrivals, "prompt_tokens": {"kind": "fixed", "tokens": 4096}}
+    loop = planned(workload=workload)
+    advice, row = loop["recommendation"], loop["capacity"][0]
+    gain = row["rate_over_plain"]["value"]
+    assert 1.0 < gain < advice["speedup"]["value"]
+    assert advice["prefill_share"] > 0.2
+    rates = [one["request_rate_per_s"]["value"] for one in loop["capacity"]]
+    assert gain == pytest.approx(rates[0] / rates[1])
+    assert [limit["name"] for limit in row["limits"]] == ["TTFT p95", "TPOT p95"]
 
 
 def test_a_model_that_does_not_fit_is_one_line_with_the_arithmetic() -> None:

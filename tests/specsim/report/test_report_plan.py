@@ -86,9 +86,24 @@ def made_plan(*, evidence: bool = True, price: bool = True) -> dict[str, Any]:
         "k": 3,
         "batch": 48.0,
         "context_tokens": 1024.0,
+        "request_rate_per_s": 10.0,
+        "replicas": 2,
+        "prefill_share": 0.3,
         "speedup": est(1.62),
+        "tokens_per_round": est(2.4),
         "faster_than_plain": 0.97,
         "replica_stable": True,
+        "drafters": [
+            {
+                "drafter": name,
+                "k": k,
+                "batch": 48.0,
+                "seconds_per_output_token": 0.0123,
+                "speedup": est(speedup),
+                "largest_rate_per_s": 20.0,
+            }
+            for name, k, speedup in (("eagle3", 3, 1.62), ("ngram", 2, 1.2), ("none", 0, 1.0))
+        ],
         "speculation_off_above": {"batch": 129.0, "request_rate_per_s": 21.0, "context_tokens": None},
         "considered_up_to": {"batch": 256.0, "context_tokens": 8192.0},
         "reason": why,
@@ -125,9 +140,55 @@ def test_the_answer_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
     text = text_of(made_plan(), capsys)
     head = flat(text[: text.index("how much faster")])
     assert "Yes: eagle3 with num_speculative_tokens = 3." in head
-    assert "1.62 (1.54-1.70) times the output tokens a second of plain decoding" in head
+    assert (
+        "Decoding is 1.62 (1.54-1.70) times as fast as without at this load: 10.0 requests/s on each of 2 replicas,"
+        " batch 48, 1,024 tokens of context; faster in 97 % of the plausible outcomes." in head
+    )
+    assert "Prefill, which it does not shorten, takes 30 % of a replica's time there." in head
     assert "Turn it off from 129 requests that decode at once (from 21.0 requests/s a replica)." in head
-    assert "It still pays at the largest considered: context 8,192." in head
+    assert "It still pays at the largest considered: at 8,192 tokens of context with this batch." in head
+
+
+def test_drafters_stand_side_by_side_where_there_are_several(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = made_plan()
+    text = text_of(plan, capsys)
+    rows = [line.split() for line in text[text.index("Which drafter?") :].splitlines()[2:5]]
+    assert [row[0] for row in rows] == ["eagle3", "ngram", "no"]
+    assert rows[1][1:4] == ["2", "48", "12.3"]
+    plan["recommendation"]["drafters"] = plan["recommendation"]["drafters"][::2]
+    assert "Which drafter?" not in text_of(plan, capsys)
+
+
+def test_acceptance_without_counts_is_said_beside_the_odds(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = made_plan()
+    plan["recommendation"]["tokens_per_round"] = {"value": 2.0, "low": 2.0, "high": 2.0}
+    assert "plausible outcomes, acceptance taken as exact for want of counts." in flat(text_of(plan, capsys))
+
+
+def test_limits_that_are_held_missed_or_out_of_reach_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = made_plan()
+    held = {"name": "TTFT p95", "limit_ms": 1000.0, "value_ms": 542.0, "holds": True}
+    missed = {"name": "TPOT p95", "limit_ms": 30.0, "value_ms": 31.5, "holds": False}
+    plan["capacity"][0] |= {"limits": [held, missed]}
+    text = flat(text_of(plan, capsys))
+    assert "eagle3, K=3: TTFT p95 542 ms (limit 1,000), TPOT p95 31.5 ms (limit 30.0): MISSED." in text
+    assert "No rate holds" not in text
+    plan["capacity"][0] = {**made_plan()["capacity"][0], "alone": [held, missed]}
+    text = flat(text_of(plan, capsys))
+    assert "No rate holds the SLO, with or without: see the capacity below." in text
+    assert "TPOT p95 31.5 ms (limit 30.0) even where requests come one at a time: no rate holds the SLO." in text
+    assert "TTFT p95 542" not in text
+
+
+def test_tables_at_another_context_than_the_loads_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = made_plan()
+    assert "load's own" not in text_of(plan, capsys)
+    plan["recommendation"]["context_tokens"] = 1000.0
+    assert "are for the load's own 1,000 tokens of context; the other tables for the 1,024 asked for" in flat(
+        text_of(plan, capsys)
+    )
+    plan["grid"] = [row for row in plan["grid"] if row["batch"] < 256 or row["context_tokens"] != 1024]
+    assert "From batch 256 on, 1,024 tokens of context each do not fit the cache." in flat(text_of(plan, capsys))
 
 
 def test_a_piped_report_is_plain_and_fits_100_columns(capsys: pytest.CaptureFixture[str]) -> None:
