@@ -160,19 +160,23 @@ def choose(deployment: Deployment, curves: Curves, ranges: Sequence[Range], *, r
 
 
 def _as_scheduled(choices: list[Choice], ranges: Sequence[Range]) -> tuple[Choice, ...]:
-    """With the fastest of those first that the winner's own schedule has at the batch where they settle, if any is."""
-    best = choices[0]
-    if not best.load.stable:
-        return tuple(choices)
+    """First of each drafter's lengths the fastest that its own schedule has at the batch where it settles, if any does.
+
+    Where plain decoding comes first no schedule may disagree; else the fastest that is scheduled does.
+    """
 
     def scheduled(choice: Choice) -> bool:
-        size = max(round(choice.load.concurrency), 1)
+        size = max(round(choice.load.concurrency), 1) if choice.load.stable else 0
         there = [r for r in ranges if r.batch_min <= size <= r.batch_max and choice.label in ("none", r.drafter)]
         return bool(there) and all(r.k == choice.k for r in there)
 
-    mine = [c for c in choices if c.load.stable and (best.k == 0 or c.label in (best.label, "none")) and scheduled(c)]
-    first = min(mine, key=lambda c: c.load.seconds_per_token, default=best)
-    return (first, *(c for c in choices if c is not first))
+    def fastest(among: list[Choice]) -> Choice:
+        return min(filter(scheduled, among), key=lambda c: c.load.seconds_per_token, default=among[0])
+
+    firsts = [fastest([c for c in choices if c.label == label]) for label in dict.fromkeys(c.label for c in choices)]
+    if firsts[0].k == 0:
+        firsts = list(dict.fromkeys([fastest(firsts), *firsts]))
+    return (*firsts, *(c for c in choices if c not in firsts))
 
 
 def _badness(choice: Choice, choices: list[Choice]) -> tuple[float, float, float]:

@@ -170,6 +170,14 @@ def test_every_drafter_has_a_row_and_the_recommended_one_is_the_first() -> None:
     assert {row["drafter"] for row in rows} == {"eagle3", "ngram", "none"}
     assert (rows[0]["drafter"], rows[0]["k"], rows[0]["speedup"]) == (advice["drafter"], advice["k"], advice["speedup"])
     assert rows[0]["seconds_per_output_token"] == min(row["seconds_per_output_token"] for row in rows)
+    for row in rows:
+        lengths = [
+            r["k"]
+            for r in made["schedule"]
+            if (r["drafter"], r["context_tokens"]) == (row["drafter"], advice["context_tokens"])
+            and r["batch_min"] <= row["batch"] <= r["batch_max"]
+        ]
+        assert lengths == ([] if row["k"] == 0 else [row["k"]])
     plain = next(row for row in rows if row["k"] == 0)
     assert plain["speedup"]["value"] == 1.0
 
