@@ -43,6 +43,12 @@ HEAD_WIDTH = 8192
 """Narrowest 16-bit products in a profile at another precision: there they serve the LM head alone."""
 Z95 = 1.6449
 """Standard deviations of a normal's 95th percentile."""
+LAYER_WIDTH = 2048
+"""Rows and columns from which weights are those of a large model's layers."""
+TILE_EDGES = (128, 256)
+"""Filled tiles after which the tables hold one row more."""
+STEEP = 1.25
+"""Growth with that row from which a plan says so."""
 QUANTISE = ("computescale_perf", "scale_matrix_perf")
 FOLDER = Path(__file__).resolve().parent.parent / "specsim" / "cost" / "profiles"
 
@@ -91,12 +97,15 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
 
     gemm_table = _need(source, hardware, "gemm", engine, "gemm_perf")
     gemm: dict[str, Any] = {}
+    tile_edges: str | None = None
     for kind in dict.fromkeys((dtype, "bf16")):
         rows = gemm_table.rows[gemm_table.rows["gemm_dtype"] == NAMES[kind]]
         if rows.empty:
             raise InputError(f"{gemm_table.path} has no {kind} products")
         fitted = fit_gemm(rows, hardware, kind, narrowest=SMALLEST if kind == dtype else HEAD_WIDTH)
         gemm[kind] = note(f"gemm.{kind}", gemm_table, fitted)
+        if kind == dtype:
+            tile_edges = steep_edges(rows, kind)
         if kind == "fp8":
             gemm["fp8_static"] = _static(source, hardware, engine, gemm_table, gemm["fp8"], note, notes)
 
@@ -154,6 +163,7 @@ def build(source: Source, hardware: Hardware, engine: str, dtype: str) -> dict[s
             "tables": tables,
             "errors": errors,
             "notes": notes,
+            **({"tile_edges": tile_edges} if tile_edges else {}),
         },
         "gemm": gemm,
         "attention": attention,
@@ -169,6 +179,23 @@ def _layouts(section: dict[str, Any]) -> str:
         f"{g['head_dim']} (window {g['window']})" if g["window"] else str(g["head_dim"]) for g in section["groups"]
     ]
     return f"measured at head dimensions {', '.join(groups)}; others are borrowed"
+
+
+def steep_edges(rows: pd.DataFrame, dtype: str) -> str | None:
+    """What one row past a filled tile costs, in words, where products with large weights jump there; None elsewhere."""
+    wide = rows[(rows["n"] >= LAYER_WIDTH) & (rows["k"] >= LAYER_WIDTH)]
+    seconds = wide.pivot_table(index=["n", "k"], columns="m", values="seconds", aggfunc="median")
+    edges = [edge for edge in TILE_EDGES if {edge, edge + 1} <= set(seconds.columns)]
+    growth = {edge: float((seconds[edge + 1] / seconds[edge]).median()) for edge in edges}
+    steep = [
+        f"{growth[edge]:.2f} times as long at {edge + 1} rows as at {edge}" for edge in edges if growth[edge] >= STEEP
+    ]
+    if not steep:
+        return None
+    return (
+        f"{dtype} products take {' and '.join(steep)} (measured, median of {len(seconds)} shapes): "
+        "a batch x (K+1) just past such a step pays little"
+    )
 
 
 def attention_rows(rows: pd.DataFrame, phase: Phase, kv: str) -> tuple[pd.DataFrame, str]:

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from calibration.laws import Fitted, fit_law, law_json, microseconds
-from specsim.cost.gemm import fill, krige
+from specsim.cost.gemm import fill, krige, smoothed
 from specsim.cost.hardware import Hardware
-from specsim.cost.law import ARITHMETIC, gemm_work, non_decreasing
+from specsim.cost.law import ARITHMETIC, gemm_work
 from specsim.cost.shapes import Floats
 
 SMALLEST = 256
@@ -58,7 +58,7 @@ def fit_gemm(rows: pd.DataFrame, hardware: Hardware, dtype: str, *, narrowest: i
     held: dict[tuple[float, float], Floats] = {c: _hold_out(raw, filled, places, *c) for c in COVARIANCES}
     best = min(held, key=lambda c: float(np.nanmedian(np.abs(held[c]))))
     curves = law.seconds(*gemm_work(grid[None, :], shapes[:, :1], shapes[:, 1:], dtype)) * np.exp(filled)
-    smooth = np.log(seconds / np.array([non_decreasing(curve) for curve in curves]))
+    smooth = np.log(seconds / np.array([smoothed(grid, curve) for curve in curves]))
     between = np.concatenate([_hold_out_rows(seconds, grid).ravel(), _spare_rows(spare, grid, shapes, seconds)])
     section = {
         "law": law_json(law),

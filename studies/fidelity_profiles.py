@@ -1,11 +1,12 @@
 """How far the fit behind profiles can be trusted on shapes, models and GPUs that it never saw.
 
-``python -m studies.fidelity_profiles``. Four questions, each answered on held-out measurements of public tables:
+``python -m studies.fidelity_profiles``. Five questions, each answered on held-out measurements of public tables:
 
 1. products of held-out shapes (n, k), the tables of aiconfigurator-core 0.12.0 (vLLM, bf16), up to 1,024 rows;
 2. the ratio T(n) / T(1), n of 2 to 512, of a layer's four products, a whole model left out (Vidur's tables);
 3. whether 90 % intervals by split-conformal prediction, calibrated on half of the shapes, cover 90 % of the others;
-4. a GPU never seen, from 16 of its points chosen at random and what the other GPUs' laws say.
+4. a GPU never seen, from 16 of its points chosen at random and what the other GPUs' laws say;
+5. products of 384 rows, which only an older table holds: newer ones go from 257, which take longer at fp8, to 512.
 
 Beside each: a pure roofline of the datasheet, and a random forest on (m, n, k) fitted to the same rows where
 scikit-learn is installed (extra [studies]).
@@ -20,13 +21,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from calibration.build import LAYER_WIDTH
 from calibration.measure.field import fit_field
 from calibration.measure.points import stepped
 from calibration.measure.prior import cautious_law
 from calibration.sources.aiconfigurator import installed
 from calibration.sources.vidur import read_vidur
+from specsim.cost.gemm import smoothed
 from specsim.cost.hardware import load_hardware
-from specsim.cost.law import gemm_work
+from specsim.cost.law import gemm_work, non_decreasing
 from specsim.cost.profile import load_profile
 from specsim.cost.shapes import Floats
 from specsim.errors import InputError
@@ -39,6 +42,7 @@ SHAPE_TARGETS = {"h100_sxm": (3.5, 14.0), "h200_sxm": (3.5, 14.0), "a100_sxm": (
 RATIO_TARGETS = {"a100": (3.0, 15.0), "h100": (4.5, 18.0)}
 FEW, FEW_DRAWS, FEW_TARGET = 16, 20, 7.5
 COVERAGE = 0.9
+OLDER_SGLANG = "0.5.6.post2"
 GROUPS = ((1, 64), (65, 256), (257, MOST_ROWS))
 """Row counts that intervals are calibrated apart for: streaming weights, the first tiles, arithmetic."""
 
@@ -187,6 +191,30 @@ def few_points(gpu: str, *, points: int = FEW, draws: int = FEW_DRAWS) -> dict[s
     return {who: Errors(who, np.concatenate(parts)) for who, parts in left.items()}
 
 
+def between_tiles(dtype: str) -> dict[str, Errors]:
+    """Errors at 384 rows on H100, of profiles' curves and of ones where every measurement weighs alike.
+
+    Only shapes of large layers whose 512 rows take the same in both versions' tables, within 10 %.
+    """
+    source, system = installed(), ("h100_sxm", "gemm", "sglang")
+    newest, older = source.newest(*system, "gemm_perf"), source.table(*system, OLDER_SGLANG, "gemm_perf")
+    if newest is None or older is None:
+        raise InputError(f"the installed tables lack the products of SGLang {OLDER_SGLANG} on H100")
+    known, wanted = (
+        rows[rows["gemm_dtype"] == dtype].pivot_table("seconds", ["n", "k"], "m", aggfunc="median")
+        for rows in (newest.rows, older.rows)
+    )
+    left: dict[str, list[float]] = {"profile's curve": [], "all rows alike": []}
+    for shape in known.index.intersection(wanted.index):
+        curve = known.loc[shape].loc[:MOST_ROWS]
+        if min(shape) < LAYER_WIDTH or abs(np.log(curve[512] / wanted.loc[shape, 512])) > 0.1:
+            continue
+        rows, seconds = curve.index.to_numpy(dtype=np.float64), curve.to_numpy()
+        for who, smooth in zip(left, (smoothed(rows, seconds), non_decreasing(seconds)), strict=True):
+            left[who].append(float(np.log(np.interp(384.0, rows, smooth) / wanted.loc[shape, 384])))
+    return {who: Errors(who, np.array(logs)) for who, logs in left.items()}
+
+
 def prior_of(gpus: list[str]) -> tuple[Floats, Floats]:
     """Mean ln efficiencies and ln(exponent - 1) of the shipped profiles of ``gpus``, and how far another may be."""
     found = []
@@ -236,6 +264,10 @@ def main() -> None:
     for gpu in GPUS:
         for error in few_points(gpu).values():
             print(_line(gpu, error, *((FEW_TARGET,) if error.who == "law and field" else ())))
+    print(f"\n5. Products of 384 rows, measured by SGLang {OLDER_SGLANG} alone, percent: median / p95, bias")
+    for dtype in ("fp8", "bfloat16"):
+        for error in between_tiles(dtype).values():
+            print(f"{_line('h100_sxm', Errors(f'{error.who}, {dtype}', error.logs))} {np.median(error.logs):+7.1%}")
 
 
 def _line(gpu: str, error: Errors, *target: float) -> str:

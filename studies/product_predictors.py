@@ -9,9 +9,9 @@ import pandas as pd
 
 from calibration.gemm import fit_gemm
 from calibration.laws import fit_law
-from specsim.cost.gemm import GemmTable
+from specsim.cost.gemm import GemmTable, smoothed
 from specsim.cost.hardware import Hardware
-from specsim.cost.law import Law, gemm_work, non_decreasing
+from specsim.cost.law import Law, gemm_work
 from specsim.cost.shapes import Floats
 
 
@@ -27,7 +27,7 @@ def fitted(rows: pd.DataFrame, hardware: Hardware) -> Callable[[pd.DataFrame], F
         section["length"],
         section["nugget"],
     )
-    return _interpolated(table, non_decreasing)
+    return _interpolated(table, smoothed)
 
 
 def layered(rows: pd.DataFrame, hardware: Hardware) -> Callable[[pd.DataFrame], Floats]:
@@ -46,7 +46,7 @@ def layered(rows: pd.DataFrame, hardware: Hardware) -> Callable[[pd.DataFrame], 
     pivot = rows.pivot_table(index=["n", "k"], columns="m", values="seconds")
     shapes = np.array(pivot.index.tolist(), dtype=np.float64)
     table = GemmTable("bf16", law, pivot.columns.to_numpy(dtype=np.float64), shapes, pivot.to_numpy(), 2.0, 0.05)
-    return _interpolated(table, lambda curve: curve)
+    return _interpolated(table, lambda _, curve: curve)
 
 
 def roofline(hardware: Hardware) -> Callable[[pd.DataFrame], Floats]:
@@ -70,12 +70,12 @@ def forest(rows: pd.DataFrame) -> Callable[[pd.DataFrame], Floats] | None:
     return lambda wanted: np.exp(model.predict(np.log(wanted[["m", "n", "k"]].to_numpy())))
 
 
-def _interpolated(table: GemmTable, curve_as: Callable[[Floats], Floats]) -> Callable[[pd.DataFrame], Floats]:
+def _interpolated(table: GemmTable, curve_as: Callable[[Floats, Floats], Floats]) -> Callable[[pd.DataFrame], Floats]:
     def seconds(wanted: pd.DataFrame) -> Floats:
         out = np.empty(len(wanted))
         for (n, k), places in wanted.groupby(["n", "k"]).indices.items():
             curve, _ = table.curve(int(n), int(k))
-            out[places] = np.interp(wanted["m"].to_numpy()[places], table.rows, curve_as(curve))
+            out[places] = np.interp(wanted["m"].to_numpy()[places], table.rows, curve_as(table.rows, curve))
         return out
 
     return seconds

@@ -49,13 +49,20 @@ class Source:
         rows = rows[rows["age"] == rows.groupby(keys)["age"].transform("min")].drop(columns="age")
         return Table(rows, " ".join(t.path for t in tables), " ".join(t.version for t in tables))
 
+    def table(self, system: str, family: str, framework: str, version: str, table: str) -> Table | None:
+        """One version's table, or None when that version has none."""
+        path = self.root / "data" / system / family / framework / version / f"{table}.parquet"
+        if not path.is_file():
+            return None
+        rows = pd.read_parquet(path)
+        rows["seconds"] = rows["latency"].astype(float) * 1e-3  # tables are in milliseconds
+        return Table(rows[rows["seconds"] > 0], path.relative_to(self.root).as_posix(), version)
+
     def _tables(self, system: str, family: str, framework: str, table: str) -> Iterator[Table]:
         for version in reversed(self.versions(system, family, framework)):
-            path = self.root / "data" / system / family / framework / version / f"{table}.parquet"
-            if path.is_file():
-                rows = pd.read_parquet(path)
-                rows["seconds"] = rows["latency"].astype(float) * 1e-3  # tables are in milliseconds
-                yield Table(rows[rows["seconds"] > 0], path.relative_to(self.root).as_posix(), version)
+            found = self.table(system, family, framework, version, table)
+            if found is not None:
+                yield found
 
 
 def installed() -> Source:

@@ -8,11 +8,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from specsim.cost.law import Law, gemm_work
+from specsim.cost.law import Law, gemm_work, non_decreasing
 from specsim.cost.shapes import Floats, Trust
 
 NEIGHBOURS = 24
 """Shapes that an unmeasured one borrows from; more change nothing within the covariance's reach."""
+
+PADDED_ROWS = 512.0
+"""Rows up to which vLLM pads a pass to a captured size."""
+
+CLOSEST_ROWS = 32.0
+"""The tables' spacing of rows between 128 and 256, where tiles are told apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +78,17 @@ class GemmTable:
     def _residuals(self) -> Floats:
         law = self.law.seconds(*gemm_work(self.rows[None, :], self.shapes[:, :1], self.shapes[:, 1:], self.dtype))
         return fill(np.log(self.seconds / law), np.log(self.rows))
+
+
+def smoothed(rows: Floats, seconds: Floats) -> Floats:
+    """The nearest curve over ``rows`` that never falls.
+
+    A kernel can take longer one row into a tile than with the tile filled. Up to ``PADDED_ROWS`` a measurement weighs
+    as the rows since the one before it, ``CLOSEST_ROWS`` at least: 257 rows don't weigh what 258 to 512 do. Beyond,
+    prompts bring any number of rows to tiles that no table tells apart: all weigh alike.
+    """
+    weights = np.maximum(np.diff(rows, prepend=0.0), CLOSEST_ROWS)
+    return non_decreasing(seconds, np.where(rows > PADDED_ROWS, PADDED_ROWS / 2.0, weights))
 
 
 def krige(place: Floats, places: Floats, residuals: Floats, *, length: float, nugget: float) -> Floats:

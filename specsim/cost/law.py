@@ -49,16 +49,23 @@ def gemm_work(m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str) -> tuple[Flo
     return BYTES[dtype] * (m_ * k_ + n_ * k_) + out * m_ * n_, 2.0 * m_ * n_ * k_
 
 
-def non_decreasing(values: Floats) -> Floats:
-    """The nearest non-decreasing sequence in least squares (pool adjacent violators): keeps steps, averages noise."""
+def non_decreasing(values: Floats, weights: Floats | None = None) -> Floats:
+    """The nearest non-decreasing sequence in least squares (pool adjacent violators): keeps steps, averages noise.
+
+    ``weights`` of the squares, positive; None: all alike.
+    """
     means: list[float] = []
-    sizes: list[int] = []
-    for value in values.tolist():
-        mean, size = value, 1
+    sizes: list[float] = []
+    counts: list[int] = []
+    each = np.ones(len(values)) if weights is None else weights
+    for value, weight in zip(values.tolist(), each.tolist(), strict=True):
+        mean, size, count = value, weight, 1
         while means and means[-1] > mean:
             before = sizes.pop()
             mean = (means.pop() * before + mean * size) / (before + size)
             size += before
+            count += counts.pop()
         means.append(mean)
         sizes.append(size)
-    return np.repeat(means, sizes)
+        counts.append(count)
+    return np.repeat(means, counts)

@@ -42,12 +42,14 @@ class ExpertTable:
             distribution=table["distribution"],
         )
 
-    def curve(self, experts: Experts) -> tuple[Floats, Trust]:
-        """Seconds at every grid point of ``tokens`` for one layer, and whether its class was measured or borrowed.
+    def curve(self, experts: Experts, tokens: Floats | None = None) -> tuple[Floats, Trust]:
+        """Seconds at ``tokens`` (None: at every measured count) for one layer, and whether its class was measured.
 
-        A class not measured takes the law (its own expert coverage and arithmetic) times the residual of the nearest
-        measured class. InputError when nothing within a factor of four in every dimension was measured.
+        The law, with the expert coverage and arithmetic of the class itself, times the residual of the class or of the
+        nearest measured one, which runs straight over ln tokens between measured counts: coverage bends in between.
+        InputError when nothing within a factor of four in every dimension was measured.
         """
+        at = self.tokens if tokens is None else tokens
         key = np.array(
             [experts.hidden, experts.intermediate, experts.top_k, experts.experts, experts.tensor_parallel], dtype=float
         )
@@ -61,8 +63,9 @@ class ExpertTable:
             )
         theirs = self.classes[nearest]
         law = self.law.seconds(*expert_work(self.tokens, theirs, self.dtype))
-        residual = fill(np.log(self.seconds[nearest] / law)[None, :], np.log(self.tokens))[0]
-        mine = self.law.seconds(*expert_work(self.tokens, key, self.dtype))
+        known = fill(np.log(self.seconds[nearest] / law)[None, :], np.log(self.tokens))[0]
+        residual = np.interp(np.log(at), np.log(self.tokens), known)
+        mine = self.law.seconds(*expert_work(at, key, self.dtype))
         return mine * np.exp(residual), Trust.MEASURED if apart[nearest].max() < 1e-9 else Trust.BORROWED
 
     def beyond(self, experts: Experts, tokens: float) -> float:

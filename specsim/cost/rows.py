@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from specsim.cost.gemm import GemmTable
+from specsim.cost.gemm import GemmTable, smoothed
 from specsim.cost.law import non_decreasing
 from specsim.cost.moe import ExpertTable
 from specsim.cost.shapes import Experts, Floats, Linear, Trust
 
 FAR_ROWS = 4.0e6
 """Rows up to which a curve is drawn: past the measured grid along the law."""
+
+FEW_TOKENS = 64.0
+"""Tokens up to which a mixture's curve is drawn at every count: fewer reach new experts with each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +59,7 @@ def sum_products(table: GemmTable, linears: Sequence[Linear]) -> RowCurve:
         trust = max(trust, who)
         measured &= table.measured_at(linear.n, linear.k)
     rows, every = np.append(table.rows, FAR_ROWS), np.append(measured, False)
-    return RowCurve(rows, non_decreasing(seconds), float(table.rows[-1]), trust, None if measured.all() else every)
+    return RowCurve(rows, smoothed(rows, seconds), float(table.rows[-1]), trust, None if measured.all() else every)
 
 
 def sum_curves(curves: Sequence[RowCurve]) -> RowCurve:
@@ -76,10 +79,13 @@ def sum_curves(curves: Sequence[RowCurve]) -> RowCurve:
 
 def sum_experts(table: ExpertTable, layers: Sequence[Experts]) -> RowCurve:
     """All mixtures of experts of a pass."""
-    seconds, trust = np.zeros(table.tokens.size + 1), Trust.MEASURED
+    few = np.arange(np.ceil(table.tokens[0]), min(FEW_TOKENS, table.tokens[-1]))
+    tokens = np.union1d(table.tokens, few)
+    seconds, trust = np.zeros(tokens.size + 1), Trust.MEASURED
     for experts in layers:
-        curve, who = table.curve(experts)
+        curve, who = table.curve(experts, tokens)
         far = curve[-1] * table.beyond(experts, FAR_ROWS)
         seconds += experts.count * np.append(curve, far)
         trust = max(trust, who)
-    return RowCurve(np.append(table.tokens, FAR_ROWS), non_decreasing(seconds), float(table.tokens[-1]), trust)
+    rows, measured = np.append(tokens, FAR_ROWS), np.append(np.isin(tokens, table.tokens), False)
+    return RowCurve(rows, non_decreasing(seconds), float(table.tokens[-1]), trust, measured)

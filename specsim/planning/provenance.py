@@ -70,6 +70,8 @@ def warnings(deployment: Deployment, choices: tuple[Choice, ...]) -> list[str]:
     notes = []
     if deployment.profile.low_trust:
         notes.append(f"the profile {deployment.profile.name} is low-trust: {deployment.profile.provenance.get('note')}")
+    if "tile_edges" in deployment.profile.provenance:
+        notes.append(deployment.profile.provenance["tile_edges"])
     for candidate in deployment.candidates:
         if candidate.process is None:
             notes.append(f"{candidate.label} has no acceptance evidence: only its break-even is computed")

@@ -17,6 +17,7 @@ from specsim.cost.engine import load_engine
 from specsim.cost.law import Law, gemm_work
 from specsim.cost.moe import expert_work
 from specsim.cost.profile import Profile, load_profile, read_profile
+from specsim.cost.rows import sum_experts
 from specsim.cost.shapes import Experts, ForwardShape, Linear, Segment, StepShape, Trust
 from specsim.cost.step import StepCost
 from specsim.errors import InputError
@@ -178,3 +179,24 @@ def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"aiconfigurator-core is not installed; pip install 'llm-specsim\[silicon\]'"):
         installed()
+
+
+def test_what_one_row_past_a_tile_costs_is_said_where_it_is_much() -> None:
+    rows = pd.DataFrame(
+        [(m, n, 4096, t) for n in (2048, 4096) for m, t in ((128, 10.0), (129, 11.0), (256, 12.0), (257, 24.0))]
+        + [(m, 256, 256, 1.0) for m in (128, 129, 256, 257)],
+        columns=["m", "n", "k", "seconds"],
+    )
+    said = calibration.build.steep_edges(rows, "fp8")
+    assert said is not None
+    assert said.startswith("fp8 products take 2.00 times as long at 257 rows as at 256 (measured, median of 2 shapes)")
+    assert calibration.build.steep_edges(rows[rows["m"] < 257], "fp8") is None
+
+
+def test_experts_between_measured_counts_follow_the_coverage_of_their_law(profile: Profile) -> None:
+    """1, 4, 16 and 64 tokens were measured; a straight line between them is up to a fifth off."""
+    between = np.array([2.0, 8.0, 11.0, 32.0, 50.0])
+    curve = sum_experts(profile.experts["bf16"], [Experts(2048, 768, 128, 8, 1)])
+    expected = EXPERTS.seconds(*expert_work(between, np.array([2048, 768, 8, 128, 1.0]), "bf16"))
+    np.testing.assert_allclose(curve.at(between), expected, rtol=0.01)
+    assert list(curve.trust_at(np.array([4.0, 5.0]))) == [Trust.MEASURED, Trust.INTERPOLATED]

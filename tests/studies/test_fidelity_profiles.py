@@ -14,6 +14,7 @@ from studies.fidelity_profiles import (
     GPUS,
     RATIO_TARGETS,
     SHAPE_TARGETS,
+    between_tiles,
     by_shape,
     coverage,
     few_points,
@@ -61,6 +62,16 @@ def test_sixteen_points_of_a_gpu_never_seen_are_enough(gpu: str) -> None:
     errors = few_points(gpu)
     assert errors["law and field"].median_pct <= FEW_TARGET
     assert errors["law and field"].median_pct < errors["pure roofline"].median_pct / 3.0
+
+
+def test_a_row_count_that_no_newer_table_has_is_nearer_where_the_filled_tile_weighs_more() -> None:
+    ours, alike = between_tiles("fp8").values()
+    assert ours.logs.size == alike.logs.size > 100
+    assert ours.median_pct < 17.0 < 25.0 < alike.median_pct
+    assert ours.p95_pct < alike.p95_pct
+    ours, alike = between_tiles("bfloat16").values()
+    assert ours.median_pct < 7.0
+    assert ours.p95_pct < alike.p95_pct
 
 
 def test_a_shape_is_never_fitted_and_judged_at_once() -> None:

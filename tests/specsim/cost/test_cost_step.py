@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from specsim.cost.engine import load_engine
 from specsim.cost.law import non_decreasing
 from specsim.cost.profile import load_profile
+from specsim.cost.rows import sum_products
 from specsim.cost.shapes import Attention, Experts, ForwardShape, Linear, Segment, StepShape, StepTime, Trust
 from specsim.cost.step import StepCost
 from specsim.errors import InputError
@@ -236,6 +237,26 @@ def test_a_layout_that_was_not_measured_is_borrowed_and_says_so() -> None:
     assert int(borrowed.trust) == Trust.BORROWED
     assert int(measured.trust) == Trust.INTERPOLATED
     assert float(borrowed.seconds) == pytest.approx(float(measured.seconds), rel=0.1)  # the same bytes of cache
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 100.0), st.integers(1, 9)), min_size=1, max_size=20))
+def test_a_weight_is_that_many_values_in_a_row(pairs: list[tuple[float, int]]) -> None:
+    values, weights = np.array([v for v, _ in pairs]), np.array([w for _, w in pairs])
+    smooth = np.repeat(non_decreasing(values, weights.astype(float)), weights)
+    np.testing.assert_allclose(smooth, non_decreasing(np.repeat(values, weights)), rtol=1e-12)
+
+
+def test_the_row_that_begins_a_tile_does_not_outweigh_the_filled_tile() -> None:
+    """H100, vLLM, fp8: 257 rows take longer than 512 do. The curve never falls, yet 512 keep what was measured."""
+    table = load_profile("h100_sxm", engine="vllm", dtype="fp8").gemm["fp8"]
+    at = {int(m): i for i, m in enumerate(table.rows)}
+    for n, k in ((8192, 7168), (8192, 8192)):
+        measured, _ = table.curve(n, k)
+        assert measured[at[257]] > 1.3 * measured[at[512]]
+        priced = sum_products(table, [Linear("a", n, k)]).at(table.rows)
+        assert (np.diff(priced) >= 0.0).all()
+        assert priced[at[512]] == pytest.approx(measured[at[512]], rel=0.07)
+        assert priced[at[257]] > 1.3 * priced[at[256]]  # the step itself stays
 
 
 @given(st.lists(st.floats(0.01, 100.0), min_size=1, max_size=30))
