@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from specsim.verification import statistics
 from specsim.verification.case import Case, String, complete, expected_tokens, target_law, tv
-from specsim.verification.exact import exact_law
+from specsim.verification.chains import ChainRule
+from specsim.verification.exact import CHAIN_RULES, exact_law
 from specsim.verification.suite import Group, groups
 
 Law = Mapping[String, Any]
@@ -47,6 +48,11 @@ class Claim:
     def tosses_coins(self) -> bool:
         """Whether a right sampler's answers depend on chance."""
         return self.algorithm not in _WITHOUT_COINS
+
+    def is_of(self, rule: ChainRule) -> bool:
+        """Whether a rule is the declared one, whatever its parameters."""
+        declared = CHAIN_RULES.get(self.algorithm or "")
+        return declared is not None and declared in (rule, getattr(rule, "func", None))
 
     @property
     def event(self) -> Literal["emits exactly", "follows"]:

@@ -17,7 +17,7 @@ import numpy as np
 from specsim.verification.batched import Floats, Ints
 from specsim.verification.case import Case, String, tv
 from specsim.verification.claim import Claim, Trial
-from specsim.verification.diagnosis import likeliest
+from specsim.verification.diagnosis import Diagnosis, comparable, recognised
 from specsim.verification.guarded import Batch, Guarded, SamplerFault
 from specsim.verification.suite import Group
 from specsim.verification.verdict import Finding, Verdict, Witness
@@ -47,14 +47,14 @@ def intercepted(trial: Trial, sampler: Guarded, verdict: Verdict) -> Verdict:
             worst = max(worst, off)
             if off > TOLERANCE:
                 finding = Finding("wrong_law", f"total variation {off:.3g} on case {case.name}, by interception")
-                counts = [{string: round(1e6 * mass) for string, mass in law.items()}]
-                claimed = None if claim.algorithm is None else [trial.laws[case.name]]
+                found = _cause(trial, sampler, case, law)
                 return replace(
                     verdict,
                     status="rejected",
                     findings=(*verdict.findings, finding),
                     witness=_witness(seen, wanted, case, trial),
-                    explanation=likeliest(counts, [case], claimed=claimed, groups=[[case]]),
+                    causes=found.causes if found else (),
+                    explanation=found.line if found else None,
                     details={"interception_tv": off},
                 )
             if claim.algorithm is not None:
@@ -62,6 +62,21 @@ def intercepted(trial: Trial, sampler: Guarded, verdict: Verdict) -> Verdict:
                 if fault is not None:
                     return replace(verdict, status="rejected", findings=(*verdict.findings, fault))
     return replace(verdict, details={**verdict.details, "interception_tv": worst}, min_detectable_tv=TOLERANCE)
+
+
+def _cause(trial: Trial, sampler: Guarded, case: Case, law: Mapping[String, float]) -> Diagnosis | None:
+    """The known mistakes whose law was found, by further cases where several have it; None on a large case."""
+    if not comparable(case):
+        return None
+    cases, laws = [case], [law]
+    known = recognised(laws, cases, trial.claim, TOLERANCE)
+    for group in trial.groups:
+        for c, other in enumerate(group.cases if group.gamma <= 2 else ()):
+            if len(known.causes) > 1 and other is not case and comparable(other):
+                cases.append(other)
+                laws.append(intercepted_law(sampler, group, c, declared=trial.claim.declares_drafts))
+                known = recognised(laws, cases, trial.claim, TOLERANCE)
+    return known
 
 
 def _witness(seen: Mapping[String, float], wanted: Mapping[String, float], case: Case, trial: Trial) -> Witness:

@@ -14,7 +14,7 @@ from specsim.errors import InputError
 from specsim.verification.case import Case
 from specsim.verification.changed_rows import changed_rows_findings, ragged_findings
 from specsim.verification.claim import Claim, Trial
-from specsim.verification.diagnosis import likeliest
+from specsim.verification.diagnosis import comparable, diagnosed
 from specsim.verification.exact import CHAIN_RULES, exact_law, unknown_algorithm
 from specsim.verification.guarded import Guarded, SamplerFault
 from specsim.verification.hostile import hostile_findings
@@ -22,7 +22,7 @@ from specsim.verification.interception import intercepted
 from specsim.verification.metamorphic import coin_findings
 from specsim.verification.mutants import CONTROLS, LOSSLESS_CONTROLS, MUTANTS
 from specsim.verification.parameters import BY_TOKEN, RANGES, check_by_token, check_parameters
-from specsim.verification.sampling import Counted, sampled
+from specsim.verification.sampling import Counted, sampled, topped_up
 from specsim.verification.suite import standard_cases
 from specsim.verification.verdict import Finding, Verdict
 
@@ -155,7 +155,7 @@ def _judged(trial: Trial, sampler: Guarded, level: Level) -> Verdict:
         anytime = level == "anytime"
         verdict, counted = sampled(trial, sampler, rng, verdict, anytime=anytime)
         if verdict.status == "rejected":
-            return replace(verdict, explanation=_explanation(trial, counted))
+            return _explained(trial, topped_up(trial, sampler, counted, rng), verdict)
         if verdict.passed:
             verdict = _controlled(trial, verdict, anytime=anytime)
     if level in ("auto", "metamorphic") and verdict.passed:  # last: a wrong law has a better witness than these
@@ -172,15 +172,16 @@ def _with(verdict: Verdict, level: str, found: Sequence[Finding]) -> Verdict:
     return replace(verdict, status="inconclusive") if any(f.weight == "stops" for f in found) else verdict
 
 
-def _explanation(trial: Trial, counted: Counted) -> str | None:
-    small = [(g, c, case) for g, c, case in counted.cases() if case.gamma <= 2]
-    if not small:
-        return None
+def _explained(trial: Trial, counted: Counted, verdict: Verdict) -> Verdict:
+    """The rejection with what is known of its cause; none is looked for where the case that shows it is large."""
+    small = [(g, c, case) for g, c, case in counted.cases() if comparable(case)]
     cases = [case for _, _, case in small]
+    if verdict.witness is None or verdict.witness.case not in {case.name for case in cases}:
+        return verdict
     counts = [counted.strings(g, c) for g, c, _ in small]
     members = [[case for g2, _, case in small if g2 == g] for g in dict.fromkeys(g for g, _, _ in small)]
-    claimed = None if trial.claim.algorithm is None else [trial.laws[case.name] for case in cases]
-    return likeliest(counts, cases, claimed=claimed, groups=members)
+    found = diagnosed(counts, cases, trial.claim, members)
+    return replace(verdict, causes=found.causes, explanation=found.line)
 
 
 def _controlled(trial: Trial, verdict: Verdict, *, anytime: bool) -> Verdict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +38,23 @@ def fit(counts: Counts, law: Mapping[String, Any]) -> Fit:
     A pooled cell still under 25 is tested by its Poisson upper tail. A string with probability 0 that was seen makes
     the p-value 0. The worst cell is (string, observed share, expected share, standard errors).
     """
-    n = sum(counts.values())
-    strange = next((s for s, c in counts.items() if c and not law.get(s, 0) > 0), None)
-    if strange is not None:
-        return Fit(0.0, 0, (strange, counts[strange] / n, 0.0, math.inf), strange)
-    strings = [s for s, mass in law.items() if mass > 0]
-    expected = n * np.array([float(law[s]) for s in strings])
-    observed = np.array([counts.get(s, 0) for s in strings], dtype=np.float64)
-    return _tested([(strings, observed, expected)])
+    return fit_together([counts], [law])
+
+
+def fit_together(several: Sequence[Counts], laws: Sequence[Mapping[String, Any]]) -> Fit:
+    """One test of several independent counts, each against its own law: their chi-squares add up."""
+    blocks: list[tuple[list[String], Floats, Floats]] = []
+    for counts, law in zip(several, laws, strict=True):
+        n = sum(counts.values())
+        strange = next((s for s, c in counts.items() if c and not law.get(s, 0) > 0), None)
+        if strange is not None:
+            return Fit(0.0, 0, (strange, counts[strange] / n, 0.0, math.inf), strange)
+        if not n:
+            continue
+        strings = [s for s, mass in law.items() if mass > 0]
+        expected = n * np.array([float(law[s]) for s in strings])
+        blocks.append((strings, np.array([counts.get(s, 0) for s in strings], dtype=np.float64), expected))
+    return _tested(blocks)
 
 
 def fit_innovations(counts: Counts, case: Case) -> Fit:
@@ -98,7 +107,9 @@ def _tested(blocks: list[tuple[list[String], Floats, Floats]]) -> Fit:
             if wanted and rest_wanted > 0:  # the chi-square is of the rows outside the pooled cell
                 wanted = [w * (total - rest_seen) / (total - rest_wanted) for w in wanted]
         if len(wanted) > 1:
-            statistic += sum((s - w) ** 2 / w for s, w in zip(seen, wanted, strict=True))
+            statistic += sum(
+                (s - w) ** 2 / w for s, w in zip(seen, wanted, strict=True) if w > 0
+            )  # 0: none left outside
             degrees += len(wanted) - 1
     p = float(chdtrc(degrees, statistic)) if degrees else 1.0
     if small_expected > 0:

@@ -58,7 +58,8 @@ class Verdict:
 
     ``min_detectable_tv`` is the smallest total variation, in any case of the suite, that would have been rejected with
     probability ``power``: a pass says nothing about less. ``controls`` names deliberately broken samplers that the same
-    budget rejected. ``explanation`` is the likeliest known mistake behind a rejection.
+    budget rejected. ``explanation`` says which known mistakes fit what was
+    emitted (``causes`` are their names, the likeliest first), or that none does.
     """
 
     status: Status
@@ -74,6 +75,7 @@ class Verdict:
     levels: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    causes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
