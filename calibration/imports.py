@@ -28,7 +28,7 @@ from specsim.cost.model_shape import ModelShape
 from specsim.cost.profile import ANY_ENGINE, MEASURED_SCHEMA, profile_names, read_profile
 from specsim.cost.shapes import Floats
 from specsim.errors import InputError
-from specsim.files import replace_file
+from specsim.files import file_to_write, replace_file
 
 Written = tuple[str, dict[str, dict[str, dict[str, float]]], tuple[str, ...]]
 """Where a profile went, its held-out errors by section and layer, and notes."""
@@ -251,8 +251,5 @@ def _write(out: str, content: bytes) -> Written:
     if not out.endswith(".json"):
         raise InputError(f"{out!r}: a profile's name ends in .json", field="--out")
     profile = read_profile(content, file=out)
-    path = Path(out)
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent}", field="--out")
-    replace_file(path, lambda beside: beside.write_bytes(content))
+    replace_file(file_to_write(out), lambda beside: beside.write_bytes(content))
     return out, dict(profile.provenance["errors"]), tuple(profile.provenance["notes"])

@@ -20,7 +20,7 @@ from specsim.cost.model import load_model
 from specsim.cost.model_shape import ModelShape
 from specsim.cost.profile import Profile, read_profile
 from specsim.errors import InputError
-from specsim.files import replace_file
+from specsim.files import file_to_write, replace_file
 from specsim.report.progress import progress
 
 DEFAULT_MODELS = {"cuda": ("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.2-1B"), "cpu": ("Qwen/Qwen3-0.6B",)}
@@ -65,8 +65,7 @@ def calibrate(
     """
     if out.suffix != ".json":
         raise InputError(f"{str(out)!r}: a profile's name ends in .json", field="--out")
-    if not out.parent.is_dir():
-        raise InputError(f"there is no folder {out.parent}", field="--out")
+    file_to_write(str(out))
     if not 0.0 < minutes <= 24 * 60:
         raise InputError(f"{minutes:g} is not a time in minutes; give more than 0", field="--minutes")
     if clock not in CLOCKS:

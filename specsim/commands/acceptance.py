@@ -11,11 +11,13 @@ from pathlib import Path
 def run(files: Sequence[str], *, out: str | None, model_name: str | None, engine: str | None, as_json: bool) -> None:
     """Read one scrape or log, or two scrapes, print the acceptance model, and write it where ``out`` says."""
     from specsim.acceptance.acceptance_file import write_evidence
+    from specsim.files import file_to_write
     from specsim.interop.vllm_metrics import acceptance_report, read_acceptance
 
+    place = None if out is None else file_to_write(out)
     evidence = read_acceptance([Path(file) for file in files], model_name=model_name, engine=engine)
-    if out is not None:
-        write_evidence(Path(out), evidence)
+    if place is not None:
+        write_evidence(place, evidence)
     if as_json:
         from specsim.acceptance.acceptance_file import document_of
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from specsim.errors import InputError
-from specsim.files import replace_file
+from specsim.files import folder_to_write, replace_file
 from specsim.report.progress import progress
 from specsim.scenario import SYSTEMS_EXAMPLE, Overrides, load_scenario, told_of
 
@@ -39,7 +39,7 @@ def run(
         raise InputError("names no system; give names, or all", field="--systems")
     everything = not named or "all" in named
     names = [one.name for one in SYSTEMS] if everything else [system(name, field="--systems").name for name in named]
-    folder = _folder(out)
+    folder = None if out is None else folder_to_write(out)
     loaded = load_scenario(path, flags, example=SYSTEMS_EXAMPLE)
     from specsim.planning.comparison import compare
 
@@ -64,18 +64,8 @@ def _something_applies(made: Comparison, names: Sequence[str]) -> None:
         raise InputError.several(lines)
 
 
-def _folder(out: str | None) -> Path | None:
-    if out is None:
-        return None
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{out!r} is a file; give a directory", field="--out")
-    return folder
-
-
 def _write(made: Comparison, folder: Path, *, title: str) -> list[Path]:
     """Tables and, where matplotlib is there, the picture; each beside its place and renamed."""
-    folder.mkdir(parents=True, exist_ok=True)
     flat = [
         {
             **{key: value for key, value in asdict(row).items() if key not in ("sweep", "stretch_tpot_s")},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specsim.errors import InputError
-from specsim.files import replace_file
+from specsim.files import folder_to_write, replace_file
 from specsim.systems.catalogue import SYSTEMS, system
 from specsim.systems.descriptor import Parameter, System
 
@@ -77,14 +77,9 @@ def _parameters(parameters: Sequence[Parameter]) -> list[list[str]]:
 def reproduce(names: list[str], *, out: str | None, as_json: bool) -> None:
     """Rerun papers' numbers (``all``: every system), print them, and write a Markdown page each under ``out``."""
     wanted = [one.name for one in SYSTEMS if one.study] if "all" in names else [system(name).name for name in names]
-    folder = None
-    if out is not None:
-        folder = Path(out)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{out!r} is a file; give a directory", field="--out")
+    folder = None if out is None else folder_to_write(out)
     made = _all(wanted)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         for one in made:
             replace_file(folder / f"{one.name}.md", partial(Path.write_text, data=one.markdown(), encoding="utf-8"))
     if as_json:

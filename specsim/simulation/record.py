@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from specsim.errors import InputError
+from specsim.files import writing
 from specsim.simulation.metrics import Summary
 from specsim.simulation.result import Result
 
@@ -61,21 +62,19 @@ def write_run(
     """
     names = ("requests.parquet", "summary.json", "scenario.toml", "provenance.json")
     _may_replace(out, names)
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"cannot write here: {error.strerror}", file=str(out)) from error
-    try:
-        _write_requests(beside / names[0], results)
-        _write_json(beside / names[1], summary.to_dict())
-        (beside / names[2]).write_text(scenario)
-        _write_json(beside / names[3], dict(provenance))
-        beside.chmod(0o755)
-        _take_place(beside, out)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+        try:
+            _write_requests(beside / names[0], results)
+            _write_json(beside / names[1], summary.to_dict())
+            (beside / names[2]).write_text(scenario)
+            _write_json(beside / names[3], dict(provenance))
+            beside.chmod(0o755)
+            _take_place(beside, out)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
     return tuple(out / name for name in names)
 
 

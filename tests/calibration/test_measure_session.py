@@ -242,7 +242,7 @@ def test_too_little_time_keeps_the_samples_and_says_so(config: str, tmp_path: Pa
     ("change", "says"),
     [
         ({"out": Path("my.txt")}, "ends in .json"),
-        ({"out": Path("/nowhere/at/all/my.json")}, "there is no folder"),
+        ({"out": Path("/dev/null/at/all/my.json")}, "'/dev/null' is a file"),
         ({"minutes": 0.0}, "not a time in minutes"),
         ({"clock": "sun"}, "is not a clock"),
         ({"dtype": "fp8"}, "cannot be measured here"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from specsim.files import replace_file
+from specsim.errors import InputError
+from specsim.files import file_to_write, folder_to_write, replace_file
 
 
 def test_a_failed_write_changes_and_leaves_nothing(tmp_path):
@@ -15,7 +16,7 @@ def test_a_failed_write_changes_and_leaves_nothing(tmp_path):
         beside.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"table.csv: cannot be written: disk full"):
         replace_file(path, fails)
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
@@ -31,3 +32,25 @@ def test_the_old_file_stands_until_the_new_one_is_written(tmp_path):
 
     replace_file(path, write)
     assert path.read_text() == "new"
+
+
+def test_folders_on_the_way_are_made_and_refusals_are_the_users(tmp_path):
+    replace_file(tmp_path / "a" / "b.csv", lambda beside: beside.write_text("x"))
+    assert (tmp_path / "a" / "b.csv").read_text() == "x"
+    with pytest.raises(InputError, match="cannot be written"):
+        replace_file(tmp_path / "a" / "b.csv" / "c.csv", lambda beside: beside.write_text("x"))
+
+
+def test_places_to_write_are_judged_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert folder_to_write(str(tmp_path / "new" / "er")) == tmp_path / "new" / "er"
+    assert file_to_write(str(tmp_path / "new" / "er.json")) == tmp_path / "new" / "er.json"
+    for refuse, place in (
+        (file_to_write, tmp_path),
+        (file_to_write, tmp_path / "file" / "a.json"),
+        (folder_to_write, tmp_path / "file"),
+        (folder_to_write, tmp_path / "file" / "a"),
+    ):
+        with pytest.raises(InputError, match=r"--out: .* is a (file|directory); give a (file|directory)"):
+            refuse(str(place))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
