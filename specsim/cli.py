@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from specsim.commands.calibrate import app as calibrate_app
-from specsim.commands.flags import FILE, PLAN_ONLY, takes_overrides
+from specsim.commands.flags import FILE, NOT_OF, takes_overrides
 from specsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _specsim(
 
 
 @app.command()
-@takes_overrides()
+@takes_overrides(without=NOT_OF["plan"])
 def plan(
     scenario: ScenarioFile = None,
     *,
@@ -64,7 +64,7 @@ def plan(
 
 
 @app.command()
-@takes_overrides(without=PLAN_ONLY)
+@takes_overrides(without=NOT_OF["simulate"])
 def simulate(
     scenario: ScenarioFile = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Where the results go (created).")] = None,
@@ -176,7 +176,7 @@ def show_system(
 
 
 @app.command()
-@takes_overrides(without=PLAN_ONLY)
+@takes_overrides(without=NOT_OF["compare"])
 def compare(
     scenario: ScenarioFile = None,
     systems: Annotated[
@@ -246,7 +246,8 @@ def _escaped(error: Exception) -> int:
             return 2
         if not message:
             return 2
-        print(f"error: {' '.join(message.split())}; see specsim --help", file=sys.stderr)
+        command = getattr(getattr(error, "ctx", None), "command_path", "specsim")
+        print(f"error: {' '.join(message.split())}; see {command} --help", file=sys.stderr)
         return 2
     if os.environ.get("SPECSIM_DEBUG"):
         raise error

@@ -53,11 +53,15 @@ FLAGS = {
     "drafter": _flag("NAME", "A drafter of the file, a method, or method:model. Repeats.", kind=list[str]),
     "hardware": _flag("GPU", "Shipped name or profile file."),
     "engine": _flag("NAME", "vllm, sglang or trtllm."),
-    "dtype": _flag("NAME", "Precision of the weights: bf16, fp8 or fp8_block."),
+    "dtype": _flag(
+        "NAME",
+        "Of the weights: bf16, fp8, fp8_static, fp8_block, mxfp4 or fp32 (see `specsim hardware`).",
+    ),
     "tensor_parallel": _flag("N", "GPUs of one replica."),
     "num_speculative_tokens": _flag("K", "Draft lengths: 3, or 0,1,2,4, or 1-8."),
     "context": _flag("TOKENS", "Context lengths, as 1024,8192."),
     "request_rate": _flag("PER_S", "Requests a second, all replicas."),
+    "replicas": _flag("N", "Replicas that share the requests; one of them is run."),
     "slo_ttft_ms": _flag("MS", "95th percentile of time to first token."),
     "slo_tpot_ms": _flag("MS", "95th percentile of time per output token after the first."),
     "price_gpu_hour": _flag("PRICE", "Of one GPU."),
@@ -68,11 +72,17 @@ FLAGS = {
     "acceptance_file": _evidence(FILE, "Written by `specsim acceptance`."),
 }
 
-PLAN_ONLY = ("context", "slo_ttft_ms", "slo_tpot_ms", "price_gpu_hour")
+NOT_OF = {
+    "plan": ("replicas",),
+    "simulate": ("context", "price_gpu_hour"),
+    "compare": ("context", "slo_ttft_ms", "slo_tpot_ms", "price_gpu_hour"),
+}
+"""Flags that would have no effect, by command."""
 
 READ_AS = {
     "tensor_parallel": "whole_number",
     "seed": "whole_number",
+    "replicas": "whole_number",
     "num_speculative_tokens": "whole_numbers",
     "context": "whole_numbers",
     "acceptance_per_position": "numbers",

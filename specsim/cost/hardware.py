@@ -48,8 +48,8 @@ def load_hardware(name: str) -> Hardware:
     """The GPU called ``name``; InputError naming the nearest one otherwise."""
     if name not in hardware_names():
         near = difflib.get_close_matches(name, hardware_names(), n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"no GPU {name!r}{hint} shipped: {', '.join(hardware_names())}", field="hardware")
+        hint = f"; did you mean {near[0]!r}? Shipped" if near else "; shipped"
+        raise InputError(f"no GPU {name!r}{hint}: {', '.join(hardware_names())}", field="hardware")
     return _read(name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,51 @@ def _experts(fields: _Fields, config: Mapping[str, Any], kind: str, layers: int)
         "dense_layers": dense,
         "shared_intermediate": shared,
     }
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a checkpoint keeps its weights: in the publisher's words, and as a precision that is priced (else None)."""
+
+    words: str
+    dtype: str | None
+
+
+def stored_weights(config: Mapping[str, Any]) -> Stored | None:
+    """What a configuration's ``quantization_config`` says of the weights; None without one.
+
+    Methods and their fields are Hugging Face transformers' (utils/quantization_config.py) and compressed-tensors'.
+    """
+    given = config.get("quantization_config")
+    if not isinstance(given, Mapping):
+        return None
+    method = str(given.get("quant_method") or given.get("quant_algo") or "unknown").lower()
+    if method == "mxfp4":
+        return Stored(method, "mxfp4")
+    if method in ("fp8", "fbgemm_fp8"):
+        if given.get("weight_block_size"):
+            block = given["weight_block_size"]
+            return Stored(f"{method} in blocks of {block}", "fp8_block" if block == [128, 128] else None)
+        return Stored(method, "fp8_static" if given.get("activation_scheme") == "static" else "fp8")
+    if method == "compressed-tensors":
+        return _compressed(given)
+    if method == "modelopt" and str(given.get("quant_algo")).upper() == "FP8":
+        return Stored("modelopt fp8", "fp8_static")
+    bits = given.get("bits") or given.get("w_bit") or (4 if given.get("load_in_4bit") else None)
+    return Stored(f"{bits}-bit {method}" if bits else method, None)
+
+
+def _compressed(given: Mapping[str, Any]) -> Stored:
+    groups = given.get("config_groups")
+    group = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
+    weights = group.get("weights") if isinstance(group, Mapping) else None
+    if not isinstance(group, Mapping) or not isinstance(weights, Mapping):
+        return Stored("compressed-tensors", None)
+    bits, kind = weights.get("num_bits"), weights.get("type")
+    inputs = group.get("input_activations")
+    if (bits, kind) != (8, "float") or not isinstance(inputs, Mapping) or weights.get("strategy") == "block":
+        return Stored(f"compressed-tensors {bits}-bit {kind}", None)
+    return Stored("compressed-tensors fp8", "fp8" if inputs.get("dynamic") else "fp8_static")
 
 
 class _Fields:

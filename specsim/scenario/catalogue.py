@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from specsim.errors import InputError
@@ -26,7 +27,29 @@ def target_problems(target: Target) -> Problems:
     model = yield from _tried(("target", "model"), load_model, target.model)
     if model is not None:
         yield from _tried(("target", "tensor_parallel"), model.check_parallel, target.tensor_parallel)
+        yield from _precision_problems(target, model)
     yield from _hardware_problems(target)
+
+
+def _precision_problems(target: Target, model: ModelShape) -> Problems:
+    """A precision without effect on the model, and one that is not what its checkpoint keeps."""
+    from specsim.cost.hf_config import read_json, stored_weights
+
+    where = ("target", "dtype")
+    if target.dtype == "mxfp4" and not model.experts:
+        yield where, f'"mxfp4" is 4-bit experts, and {model.name} has none: it would change nothing; give another'
+    if not (target.model.endswith(".json") or FilePath(target.model).is_dir()):
+        return
+    stored = stored_weights(read_json(FilePath(target.model)))
+    if stored is None or (stored.dtype is not None and stored.dtype[:3] == target.dtype[:3]):
+        return  # 8 bits in blocks, with static or with dynamic scales: as the scenario says
+    remedy = (
+        "which no profile prices; give the config.json of the model that was quantised"
+        if stored.dtype is None
+        else f'so give dtype = "{stored.dtype}" (--dtype {stored.dtype})'
+    )
+    found = f'"{target.dtype}": quantization_config of {target.model} says {stored.words} weights, {remedy}'
+    yield where, f"{found}, or take that field out to plan as if it were not there"
 
 
 def _hardware_problems(target: Target) -> Problems:

@@ -91,9 +91,21 @@ def requests_fit_the_memory(given: Sections) -> Iterator[tuple[Path, str]]:
         yield from memory_problems(given.target, drafters, given.serving, given.workload)
 
 
+def replicas_share_a_rate(given: Sections) -> Iterator[tuple[Path, str]]:
+    """A rate is shared by replicas; a closed loop's users are one replica's."""
+    if given.simulation is None or given.workload is None or given.simulation.replicas is None:
+        return
+    if given.workload.arrivals.kind == "closed":
+        problem = (
+            f"{given.simulation.replicas} has no effect in a closed loop, whose users are at one replica; remove it"
+        )
+        yield ("simulation", "replicas"), problem
+
+
 CHECKS: tuple[Check, ...] = (
     drafted_tokens_fit_the_budget,
     drafters_have_names_of_their_own,
     what_is_named_exists,
     requests_fit_the_memory,
+    replicas_share_a_rate,
 )

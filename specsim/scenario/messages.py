@@ -62,6 +62,13 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
     return bare[hit[0]] if hit else None
 
 
+def _alike(word: str, known: Sequence[str]) -> list[str]:
+    """The known words that are about as near as the nearest one: a wrong digit at the end leaves several."""
+    near = difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.6)
+    score = [difflib.SequenceMatcher(None, word.lower(), one).ratio() for one in near]
+    return [one for one, like in zip(near, score, strict=True) if like > score[0] - 0.1]
+
+
 def shown(value: Any) -> str:
     """A value as it would stand in the file, cut where long."""
     if isinstance(value, Mapping):
@@ -113,8 +120,8 @@ def _sentence(path: Path, e: dict[str, Any], model: type[BaseModel], document: A
         return f'kind = "{limits["tag"]}" is unknown; {hint}'
     if kind == "literal_error":
         allowed = [tag.strip(" '") for tag in str(limits["expected"]).replace(" or ", ", ").split(",")]
-        near = nearest(str(value), allowed)
-        hint = f'; did you mean "{near}"?' if near else ""
+        alike = " or ".join(json.dumps(one) for one in _alike(str(value), allowed))
+        hint = f"; did you mean {alike}?" if alike else ""
         return f"{shown(value)} must be one of {', '.join(allowed)}{hint}"
     return f"{shown(value)} {_rule(kind, str(path[-1]), value, limits)}{about}" if kind in RULES else str(e["msg"])
 

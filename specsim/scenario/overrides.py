@@ -29,6 +29,7 @@ class Overrides:
     acceptance_per_position: tuple[float, ...] | None = None
     acceptance_file: str | None = None
     request_rate: float | None = None
+    replicas: int | None = None
     slo_ttft_ms: float | None = None
     slo_tpot_ms: float | None = None
     price_gpu_hour: float | None = None
@@ -87,6 +88,7 @@ DIRECT: Mapping[str, Path] = {
     "tensor_parallel": ("target", "tensor_parallel"),
     "price_gpu_hour": ("price", "gpu_hour"),
     "context": ("shown", "context_tokens"),
+    "replicas": ("simulation", "replicas"),
     "seed": ("simulation", "seed"),
 }
 

@@ -185,4 +185,9 @@ class Simulation(Section):
     replications: Annotated[int, Field(ge=5, le=1000)] = Field(
         default=5, description="independent repetitions that confidence intervals are made from"
     )
+    replicas: Count | None = Field(
+        default=None,
+        description="replicas that share the requests, of which `simulate` and `compare` run one, at its share of the"
+        " rate; one where not given (`plan` says how many it takes)",
+    )
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="seed of every random stream")

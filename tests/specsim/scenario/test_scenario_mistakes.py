@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ WRONG = {
     "bool for a number": ("max_num_seqs = 256", "max_num_seqs = true", "serving.max_num_seqs: true must be a whole"),
     "float for a whole number": ("max_num_seqs = 256", "max_num_seqs = 256.0", "did you mean 256?"),
     "method": ('"eagle3"', '"eagel3"', 'did you mean "eagle3"?'),
+    "method between two": ('"eagle3"', '"eagle4"', 'did you mean "eagle" or "eagle3"?'),
     "engine": ('"vllm"', '"vlm"', 'target.engine: "vlm" must be one of vllm, sglang, trtllm; did you mean "vllm"?'),
     "kind": ('"poisson"', '"poison"', 'workload.arrivals: kind = "poison" is unknown; did you mean "poisson"?'),
     "kind missing": (
@@ -118,6 +120,17 @@ WRONG = {
         "Llama-3.1-9B",
         "target.model: no model 'meta-llama/Llama-3.1-9B' ships; did you mean",
     ),
+    "experts' precision of a dense model": (
+        'dtype = "bf16"',
+        'dtype = "mxfp4"',
+        'target.dtype: "mxfp4" is 4-bit experts, and meta-llama/Llama-3.1-8B has none',
+    ),
+    "replicas of a closed loop": (
+        '[workload]\narrivals = { kind = "poisson", rate_per_s = 4.0 }',
+        '[simulation]\nreplicas = 2\n[workload]\narrivals = { kind = "closed", concurrency = 4 }',
+        "simulation.replicas: 2 has no effect in a closed loop",
+    ),
+    "unlike any GPU": ('"h100_sxm"', '"rtx4090"', "target.hardware: no GPU 'rtx4090'; shipped: h100_sxm, "),
     "unknown GPU": ('"h100_sxm"', '"h100"', "target.hardware: no GPU 'h100'; did you mean 'h100_sxm'?"),
     "too large for its memory": (
         "Llama-3.1-8B",
@@ -270,3 +283,52 @@ def test_a_trace_that_holds_no_requests_is_one_line(tmp_path: Path, content: str
     assert len(lines) == 1
     assert lines[0].startswith("my.toml: workload.arrivals.file: trace.csv")
     assert expected in lines[0]
+
+
+def config_of(path: Path, quantization: object) -> str:
+    """A scenario whose target's config.json says how its weights are kept."""
+    from specsim.cost.model import _catalogue
+
+    config = _catalogue()["meta-llama/Llama-3.1-8B"]["config"] | {"quantization_config": quantization}
+    (path / "config.json").write_text(json.dumps(config))
+    return GOOD.replace("meta-llama/Llama-3.1-8B", "./config.json")
+
+
+COMPRESSED = {
+    "quant_method": "compressed-tensors",
+    "config_groups": {
+        "group_0": {"weights": {"num_bits": 8, "type": "float"}, "input_activations": {"dynamic": True}},
+    },
+}
+INT4 = {
+    "quant_method": "compressed-tensors",
+    "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "expected"),
+    [
+        ({"quant_method": "awq", "bits": 4}, "4-bit awq weights, which no profile prices; give the config.json of"),
+        ({"quant_method": "gptq", "bits": 8}, "8-bit gptq weights, which no profile prices"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "4-bit bitsandbytes weights, which no profile"),
+        (INT4, "compressed-tensors 4-bit int weights, which no profile prices"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt weights, which no profile prices"),
+        ({"quant_method": "fp8", "activation_scheme": "dynamic"}, 'so give dtype = "fp8" (--dtype fp8)'),
+        ({"quant_method": "fp8", "activation_scheme": "static"}, 'so give dtype = "fp8_static"'),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, 'so give dtype = "fp8_block"'),
+        (COMPRESSED, 'so give dtype = "fp8" (--dtype fp8)'),
+        ({"quant_method": "mxfp4"}, 'so give dtype = "mxfp4"'),
+    ],
+)
+def test_a_checkpoint_is_priced_as_it_is_kept_or_refused(tmp_path: Path, quantization: object, expected: str) -> None:
+    (line,) = mistakes(tmp_path, config_of(tmp_path, quantization))
+    assert line.startswith('my.toml: target.dtype: "bf16": quantization_config of')
+    assert expected in line
+
+
+def test_a_scenario_that_says_how_the_checkpoint_is_kept_is_right(tmp_path: Path) -> None:
+    text = config_of(tmp_path, {"quant_method": "fp8", "activation_scheme": "dynamic"})
+    for dtype in ("fp8", "fp8_static"):
+        (tmp_path / "my.toml").write_text(text.replace('"bf16"', f'"{dtype}"'))
+        assert load_scenario(tmp_path / "my.toml").scenario.target.dtype == dtype
