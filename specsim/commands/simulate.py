@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from specsim.errors import InputError
+from specsim.files import folder_to_write
 from specsim.report.progress import progress
 from specsim.scenario import Loaded, Overrides, Scenario, load_scenario, told_of
 from specsim.scenario.drafters import Drafter
+
+if TYPE_CHECKING:
+    from specsim.simulation.metrics import Statistics, Summary
 
 
 def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -> None:
     """Simulate the one configuration of the scenario, write the results into ``out``, and print the summary."""
     if out is None:
         raise InputError("is missing; name a directory for the results", field="--out")
+    folder = folder_to_write(out)
     loaded = load_scenario(path, flags)
     scenario = loaded.scenario
     drafter, k = one_configuration(loaded)
@@ -23,11 +29,13 @@ def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -
         raise InputError("is missing; a simulation needs requests", file=loaded.source, field="workload")
     from specsim.planning.capacity import Replica
     from specsim.planning.deployment import deploy
+    from specsim.planning.share import load_in_words, of_one_replica
     from specsim.simulation.metrics import Slo, summarise
     from specsim.simulation.record import provenance, write_run
 
     with told_of(loaded):
-        deployment = deploy(scenario)
+        whole = deploy(scenario)
+        deployment = of_one_replica(whole)
     candidate = next((c for c in deployment.candidates if drafter is not None and c.label == drafter.label), None)
     replica = Replica(deployment, candidate, k)
     count, size = scenario.simulation.replications, scenario.simulation.requests
@@ -37,10 +45,17 @@ def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -
             report(i, count)
             results.append(replica.run(i, requests=size))
     limits = _request_limits(scenario)
-    steady = scenario.workload.arrivals.kind in ("poisson", "gamma")
-    summary = summarise(results, slo=Slo(**limits) if limits else None, warm_up="mser5" if steady else "none")
+    arrivals = scenario.workload.arrivals
+    summary = summarise(
+        results,
+        slo=Slo(**limits) if limits else None,
+        warm_up="mser5" if arrivals.kind in ("poisson", "gamma") else "none",
+        users=arrivals.concurrency if arrivals.kind == "closed" else None,
+    )
+    summary = replace(summary, warnings=_warnings(scenario, summary))
+    assumed = [*(deployment.drafting_assumed(candidate) if candidate and k else ()), *scenario.assumed]
     written = write_run(
-        Path(out),
+        folder,
         results,
         summary,
         scenario=scenario.to_toml(),
@@ -50,7 +65,8 @@ def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -
                 "profile": deployment.profile.name,
                 "profile_sha256": deployment.profile.sha256,
                 "configuration": {"drafter": drafter.label if drafter and k else None, "num_speculative_tokens": k},
-                "assumed": list(scenario.assumed),
+                "load": load_in_words(whole),
+                "assumed": assumed,
                 "notes": list(loaded.notes),
             },
         ),
@@ -62,7 +78,41 @@ def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -
     from specsim.report.simulation import print_summary
 
     what = f"{drafter.label}, K={k}" if drafter and k else "plain decoding"
-    print_summary(summary.to_dict(), title=f"{scenario.target.model}, {what}", files=written, notes=loaded.notes)
+    print_summary(
+        summary.to_dict(),
+        title=f"{scenario.target.model}, {what}",
+        load=load_in_words(whole),
+        slo_holds=None if scenario.slo is None else not _beyond(scenario, summary),
+        files=written,
+        assumed=assumed,
+        notes=loaded.notes,
+    )
+
+
+def _warnings(scenario: Scenario, summary: Summary) -> tuple[str, ...]:
+    """What the reader must see before any latency: a load that cannot be sustained, limits that do not hold."""
+    from specsim.planning.share import remedy
+
+    found = []
+    if summary.load_grows:
+        found.append(
+            "Requests pile up until the runs end: the replica cannot keep up, or the runs are too short to settle."
+            " The latencies depend on how long a run is."
+        )
+    if missed := _beyond(scenario, summary):
+        found.append(f"The SLO does not hold: {'; '.join(missed)}.")
+    return (*found, remedy(scenario)) if found else ()
+
+
+def _beyond(scenario: Scenario, summary: Summary) -> tuple[str, ...]:
+    from specsim.planning.share import beyond
+
+    def quantile(quantity: str, q: float) -> float | None:
+        statistics: Statistics | None = getattr(summary, f"{quantity}_s")
+        value: float | None = None if statistics is None else getattr(statistics, f"p{100 * q:.0f}").value
+        return value
+
+    return beyond(scenario.slo, quantile)
 
 
 def one_configuration(loaded: Loaded) -> tuple[Drafter | None, int]:

@@ -14,7 +14,9 @@ import numpy as np
 from specsim.errors import InputError
 from specsim.planning.deployment import Deployment, deploy
 from specsim.planning.setting import Setting
+from specsim.planning.share import beyond, load_in_words, of_one_replica, remedy
 from specsim.scenario import Scenario
+from specsim.simulation.backlog import load_grows
 from specsim.simulation.intervals import Estimate, across
 from specsim.simulation.outcome import Outcome
 from specsim.simulation.workload import Requests
@@ -52,7 +54,8 @@ class Row:
     per_gpu: output tokens a second and GPU. speedup: plain decoding's mean TPOT over this one's, with a 90 % interval
     from stretches of requests (their mean TPOT: ``stretch_tpot_s``), paired since both ran the same. drafted, flops (of
     rounds), prompt_flops, network_bytes: an output token. wasted_share: of drafted tokens. weight_bytes, cache_bytes:
-    on each of the target's GPUs, the cache at its fullest.
+    on each of the target's GPUs, the cache at its fullest. load_grows: requests pile up until the run ends.
+    beyond_slo: limits that do not hold, in words.
     """
 
     system: str
@@ -78,22 +81,30 @@ class Row:
     network_bytes: float
     flops: float
     prompt_flops: float
+    load_grows: bool
+    beyond_slo: tuple[str, ...]
     assumed: tuple[str, ...]
     sweep: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows in the order of the names, and why the others have none: ``left_out`` by name."""
+    """Rows in the order of the names, and why the others have none: ``left_out`` by name.
+
+    load: what one replica was given. remedy: what to do where that is more than it can serve.
+    """
 
     rows: tuple[Row, ...]
     left_out: dict[str, str]
+    load: str
+    remedy: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "rows": [asdict(row) for row in self.rows],
             "left_out": dict(self.left_out),
+            "load": self.load,
         }
 
 
@@ -127,7 +138,8 @@ def compare(
         else:
             left_out[one.name] = made
     rows = [replace(row, speedup=_speedup(rows[0], row)) for row in rows]
-    return Comparison(tuple(rows), left_out)
+    load = load_in_words(_whole(scenario.to_toml()))
+    return Comparison(tuple(rows), left_out, load, remedy(scenario))
 
 
 def _speedup(plain: Row, row: Row) -> Estimate:
@@ -155,7 +167,7 @@ def run_one(scenario: Scenario, name: str, concurrencies: Sequence[int]) -> Row 
     sweep = tuple(
         _point(composition, deployment, users) for users in concurrencies if users == 1 or not composition.one_at_a_time
     )
-    return _row(given, composition, outcome, assumed, sweep)
+    return _row(given, composition, outcome, assumed, sweep, scenario)
 
 
 def compose(given: System, deployment: Deployment) -> tuple[Composition, tuple[str, ...]]:
@@ -175,6 +187,12 @@ def compose(given: System, deployment: Deployment) -> tuple[Composition, tuple[s
 
 @cache
 def _deployed(scenario_toml: str) -> Deployment:
+    """The scenario with what one of its replicas gets of the requests."""
+    return of_one_replica(_whole(scenario_toml))
+
+
+@cache
+def _whole(scenario_toml: str) -> Deployment:
     import tomllib
 
     return deploy(Scenario.from_dict(tomllib.loads(scenario_toml)))
@@ -213,7 +231,12 @@ def _point(composition: Composition, deployment: Deployment, users: int) -> Poin
 
 
 def _row(
-    given: System, composition: Composition, outcome: Outcome, assumed: tuple[str, ...], sweep: tuple[Point, ...]
+    given: System,
+    composition: Composition,
+    outcome: Outcome,
+    assumed: tuple[str, ...],
+    sweep: tuple[Point, ...],
+    scenario: Scenario,
 ) -> Row:
     result = outcome.result
     tokens = float(result.output_tokens.sum())
@@ -221,6 +244,7 @@ def _row(
     tpot = result.tpot_s[np.isfinite(result.tpot_s)]
     if not tpot.size:
         raise InputError("every output has one token; there is no time between tokens", field="workload.output_tokens")
+    latencies = {"ttft": result.ttft_s, "tpot": tpot}
     held = outcome.servers[0].cache_max if outcome.servers else result.cache_max
     return Row(
         system=given.name,
@@ -246,6 +270,10 @@ def _row(
         network_bytes=sum(link.bytes_sent for link in outcome.links) / tokens,
         flops=composition.round_flops(outcome) / tokens,
         prompt_flops=composition.prompt_flops(outcome) / tokens,
+        load_grows=scenario.workload is not None
+        and scenario.workload.arrivals.kind != "closed"
+        and load_grows([result]),
+        beyond_slo=beyond(scenario.slo, lambda name, q: float(np.quantile(latencies[name], q))),
         assumed=assumed,
         sweep=sweep,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from specsim.simulation.serving import Serving
 from specsim.simulation.workload import Workload
 from specsim.systems.draft_verify import draft_verify
 
+if TYPE_CHECKING:
+    from specsim.planning.operating import Choice
+
 DEFAULT_LENGTHS = (1, 2, 3, 4, 5, 6, 8)
 """Draft lengths that are considered where a drafter names none."""
 
@@ -40,6 +43,11 @@ class Candidate:
     process: AcceptanceProcess | None
     source: str | None
     by_rank: tuple[float, ...] | None = None
+
+    def covers(self, k: int) -> bool:
+        """Whether the evidence says what survives of ``k`` tokens."""
+        most = self.process.max_k if self.process else None
+        return most is None or k <= most
 
     @property
     def short(self) -> str:
@@ -94,6 +102,28 @@ class Deployment:
         requests = self.workload.sample(20_000, np.random.default_rng(self.scenario.simulation.seed))
         prompt, output = requests.prompt_tokens.astype(float), requests.output_tokens.astype(float)
         return float(((prompt + output / 2) * output).sum() / output.sum())
+
+    @cached_property
+    def ranked(self) -> tuple[Choice, ...]:
+        """Drafters and lengths that their evidence covers, the one that a plan recommends for one replica first."""
+        from specsim.planning.operating import choose, curves_of  # these rank deployments
+        from specsim.planning.schedule import schedule
+        from specsim.planning.surface import surfaces
+
+        known = [replace(c, lengths=tuple(filter(c.covers, c.lengths))) for c in self.candidates if c.process]
+        one = replace(self, candidates=tuple(c for c in known if c.lengths))
+        surface = surfaces(one)
+        context = surface.contexts[surface.context]
+        ranges = [r for c in one.candidates for r in schedule(one, surface, c) if r.context_tokens == context]
+        return choose(one, curves_of(one, surface), ranges, replicas=1)
+
+    def drafting_assumed(self, candidate: Candidate) -> tuple[str, ...]:
+        """Precision and cut of a drafting model, which no scenario gives: as the target's."""
+        drafter, given = candidate.drafter, self.scenario.target
+        if drafter.method not in ("draft_model", "mtp"):
+            return ()
+        cut = f"cut over the target's {given.tensor_parallel} GPUs" if given.tensor_parallel > 1 else "on its GPU"
+        return (f"{candidate.label}: weights in {drafter.weight_dtype(given.dtype)} as the target's, {cut}",)
 
     @property
     def precision(self) -> dict[str, Any]:

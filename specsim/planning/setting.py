@@ -67,16 +67,21 @@ class Setting:
         raise NotApplicable(f"drafts trees, which need acceptance by child rank: give acceptance.by_rank of {names}")
 
     def best(self, candidates: Sequence[Candidate], *, k: int | None = None) -> tuple[Candidate, int]:
-        """The drafter and draft length that decode fastest at the scenario's load, in closed form.
+        """The drafter and draft length that a plan puts first at the scenario's load, in closed form.
 
-        ``k``: the length is fixed, only the drafter is chosen. Only lengths that the evidence covers count.
+        ``k``: the length is fixed, only the drafter is chosen. Only lengths that the evidence covers count. Lengths that
+        no drafter names are compared by their seconds a token.
         """
-        options = [(c, n) for c in candidates for n in ((k,) if k else c.lengths) if covers(c, n)]
+        options = [(c, n) for c in candidates for n in ((k,) if k else c.lengths) if c.covers(n)]
         if not options:
             names = " or ".join(c.label for c in candidates)
             asked = f"{k} drafted tokens" if k else "its draft lengths"
             raise NotApplicable(f"the acceptance of {names} does not cover {asked}: give evidence that does")
-        return options[0] if len(options) == 1 else min(options, key=lambda one: self._slowness(*one))
+        if len(options) == 1:
+            return options[0]
+        named = {(c.label, n): (c, n) for c, n in options}
+        planned = [named[one.label, one.k] for one in self.deployment.ranked if (one.label, one.k) in named]
+        return planned[0] if len(planned) == len(options) else min(options, key=lambda one: self._slowness(*one))
 
     def number(self, name: str, *, above: float | None = None, least: float = 0.0, most: float = np.inf) -> float:
         """One of the system's numbers. InputError unless ``least`` or more (``above``: more) and ``most`` at most."""
@@ -250,9 +255,3 @@ class Setting:
             return self.deployment.serving(candidate, k)
         blocks = self.deployment.scenario.serving.num_gpu_blocks or memory.num_gpu_blocks
         return replace(self.deployment.serving(None, 0), num_blocks=blocks)
-
-
-def covers(candidate: Candidate, k: int) -> bool:
-    """Whether the drafter's evidence says what survives of ``k`` tokens."""
-    most = candidate.process.max_k if candidate.process else None
-    return most is None or k <= most

@@ -26,6 +26,7 @@ def print_comparison(made: Comparison, loaded: Loaded, *, files: Sequence[Path] 
         f" ({loaded.scenario.simulation.seed}) for every system.",
         style="dim",
     )
+    _load(made)
     rows = [made.rows[0], *sorted(made.rows[1:], key=lambda row: -row.speedup.value)]
     _speeds(rows)
     _costs(rows)
@@ -37,6 +38,22 @@ def print_comparison(made: Comparison, loaded: Loaded, *, files: Sequence[Path] 
     if files:
         heading("Where is it?")
         bullets([str(path) for path in files])
+
+
+def _load(made: Comparison) -> None:
+    """What the replica was given, who cannot keep up with it, and who is beyond the SLO."""
+    paragraph(made.load)
+    if growing := [row.system for row in made.rows if row.load_grows]:
+        paragraph(
+            f"Requests pile up until the run ends with {', '.join(growing)}: no load that these sustain, or a run too"
+            " short to settle; their latencies and speedups depend on how long it is.",
+            style="bold yellow",
+        )
+    if beyond := [row for row in made.rows if row.beyond_slo]:
+        plain = f" ({beyond[0].system}: {'; '.join(beyond[0].beyond_slo)})"
+        paragraph(f"The SLO does not hold with {', '.join(row.system for row in beyond)}{plain}.", style="bold yellow")
+    if growing or beyond:
+        paragraph(made.remedy, style="bold yellow")
 
 
 def _speeds(rows: Sequence[Row]) -> None:
@@ -55,7 +72,9 @@ def _speeds(rows: Sequence[Row]) -> None:
         "What do users feel at this workload?",
         [Column("system", whole=True), Column("ran with"), *(Column(name, right=True, whole=True) for name in names)],
         cells,
-        note="Speedup: plain decoding's mean TPOT over the system's, and its 90 % interval. Tokens/s: output, from the"
+        note="Speedup: plain decoding's mean TPOT over the system's. ±: its 90 % interval over stretches of the same"
+        " requests, of chance alone; the errors of profile and evidence, which `specsim plan` counts, come on top."
+        " Tokens/s: output, from the"
         " first arrival to the last finish; under open arrivals it is what arrives unless a system cannot keep up."
         " Where there are several drafters or lengths, each system has those that the closed form finds fastest at"
         " this load." + waits * alone,
@@ -65,7 +84,9 @@ def _speeds(rows: Sequence[Row]) -> None:
 def _speedup(row: Row) -> str:
     found = row.speedup
     half = max(found.high - found.value, found.value - found.low)
-    return f"{ratio(found.value)} ±{half:.2f}" if half else ratio(found.value)
+    if not half:
+        return ratio(found.value)
+    return f"{ratio(found.value)} ±{half:.2f}" if half >= 0.005 else f"{ratio(found.value)} ±<.01"
 
 
 def _costs(rows: Sequence[Row]) -> None:

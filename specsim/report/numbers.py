@@ -37,7 +37,10 @@ def ratio(value: float) -> str:
 
 
 def interval(estimate: Mapping[str, Any], *, form: Form = digits) -> str:
-    """The ends of an estimate, as 1.50-1.71."""
+    """The ends of an estimate, as 1.50-1.71; as ±0.002 where both would read the same."""
+    if form(estimate["low"]) == form(estimate["high"]):
+        half = max(estimate["high"] - estimate["value"], estimate["value"] - estimate["low"])
+        return f"±{half:.1g}" if half < 10 else f"±{digits(half, 2)}"
     return f"{form(estimate['low'])}-{form(estimate['high'])}"
 
 
@@ -46,7 +49,7 @@ def written(estimate: Mapping[str, Any] | None, unit: str = "", *, form: Form = 
     if estimate is None:
         return NOTHING
     tail = f" {unit}" if unit else ""
-    if estimate["low"] == estimate["high"]:
+    if _no_width(estimate):
         return f"{form(estimate['value'])}{tail}"
     return f"{form(estimate['value'])} ({interval(estimate, form=form)}){tail}"
 
@@ -56,4 +59,10 @@ def stacked(estimate: Mapping[str, Any] | None, *, form: Form = digits, mark: st
     if estimate is None:
         return Text(NOTHING, style="dim")
     cell = Text(f"{form(estimate['value'])}{mark}", style=style)
+    if _no_width(estimate):
+        return cell  # a single run, or one outcome in all: an interval of no width would read as certainty
     return cell.append(f"\n{interval(estimate, form=form)}", style="dim")
+
+
+def _no_width(estimate: Mapping[str, Any]) -> bool:
+    return bool(estimate["high"] - estimate["low"] <= 1e-9 * abs(estimate["value"]))

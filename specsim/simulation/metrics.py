@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specsim.errors import InputError
+from specsim.simulation.backlog import load_grows
 from specsim.simulation.intervals import Estimate, across, within
 from specsim.simulation.result import Result
 
@@ -49,10 +50,12 @@ class Summary:
     ttft: arrival to first token. tpot: (last - first) / (output tokens - 1), requests of two tokens or more. itl: gaps
     between a request's consecutive emissions, one a chunk whatever it carries (as vLLM's benchmark counts streamed
     chunks). e2e: arrival to last token. Throughput: from the first counted arrival to the last finish.
+    In a closed loop it is that of the counted requests, from the first one's arrival to the first later one's.
     goodput: requests a second that keep every limit, None without limits. acceptance_length: tokens a decode iteration,
     bonus included, before the output length cuts the last; None where nothing was drafted. utilisation: share of the
     time that an iteration runs. mean_batch: decoding requests in the time average of busy time. cache_mean, cache_max:
-    share of usable blocks held, mean over busy time.
+    share of usable blocks held, mean over busy time. warm_up_requests, cool_down_requests: left out at the start and
+    the end of each run. load_grows: requests pile up until the runs end (open loads). warnings: to be read first.
     """
 
     ttft_s: Statistics
@@ -73,48 +76,62 @@ class Summary:
     requests: int
     runs: int
     warm_up_requests: tuple[int, ...]
+    cool_down_requests: tuple[int, ...]
+    load_grows: bool
     method: str
     notes: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers for JSON; every estimate is an object with value, low and high."""
         out: dict[str, Any] = {}
         for name, value in self.__dict__.items():
             out[name] = value.to_dict() if isinstance(value, Estimate | Statistics) else value
-        out["warm_up_requests"] = list(self.warm_up_requests)
-        out["notes"] = list(self.notes)
+        for name in ("warm_up_requests", "cool_down_requests", "notes", "warnings"):
+            out[name] = list(out[name])
         return out
 
 
 def summarise(
-    results: Sequence[Result], *, slo: Slo | None = None, warm_up: Literal["none", "mser5"] = "none"
+    results: Sequence[Result],
+    *,
+    slo: Slo | None = None,
+    warm_up: Literal["none", "mser5"] = "none",
+    users: int | None = None,
 ) -> Summary:
     """Estimates from independent runs (five or more: t interval between runs) or from fewer (within each run).
 
     Within a run, requests in arrival order are correlated: a moving-block bootstrap with blocks of the square root of
     the run, or, beyond 20,000 values, the spread of 20 batches (Law, Simulation Modeling and Analysis, ch. 9).
     ``warm_up`` mser5 leaves out each run's first requests by the MSER-5 rule on end-to-end latency (White 1997); use it
-    for a steady open load only, since a burst or a trace has no steady state.
+    for a steady open load only, since a burst or a trace has no steady state. ``users`` of a closed loop: their first
+    requests, which all arrive at once, and their last, whose batch empties, are left out.
     """
     if not results:
         raise InputError("no runs to summarise", field="results")
-    cuts = tuple(_mser5(r.e2e_s) if warm_up == "mser5" else 0 for r in results)
     notes = []
-    if any(cut >= len(r.e2e_s) // 2 - 5 for cut, r in zip(cuts, results, strict=True) if warm_up == "mser5"):
-        notes.append("the run never settles: latency still moves at half its length (overload, or too few requests)")
-    runs = list(zip(results, cuts, strict=True))
+    if users is not None:
+        counted = [counted_in_loop(len(r.arrival_s), users) for r in results]
+        if any(c.stop == len(r.arrival_s) for c, r in zip(counted, results, strict=True)):
+            notes.append(
+                f"fewer than three requests a user ({users:,} users): the loop's start and end are counted; raise"
+                " simulation.requests"
+            )
+    else:
+        counted = [slice(_mser5(r.e2e_s) if warm_up == "mser5" else 0, len(r.arrival_s)) for r in results]
+    runs = list(zip(results, counted, strict=True))
 
-    def scalar(of: Callable[[Result, int], float]) -> Estimate:
-        return across([of(r, cut) for r, cut in runs])
+    def scalar(of: Callable[[Result, slice], float]) -> Estimate:
+        return across([of(r, c) for r, c in runs])
 
     def latency(name: str) -> Statistics | None:
-        values = [getattr(r, name)[cut:] for r, cut in runs]
+        values = [getattr(r, name)[c] for r, c in runs]
         values = [v[np.isfinite(v)] for v in values]
         if not all(len(v) for v in values):
             return None
         return _statistics(values)
 
-    gaps = [_after(r, cut) for r, cut in runs]
+    gaps = [_gaps(r, c) for r, c in runs]
     itl = _statistics_weighted(gaps) if all(len(v) for v, _ in gaps) else None
     ttft, e2e = latency("ttft_s"), latency("e2e_s")
     assert ttft is not None
@@ -128,20 +145,22 @@ def summarise(
         tpot_s=latency("tpot_s"),
         itl_s=itl,
         e2e_s=e2e,
-        request_throughput_per_s=scalar(lambda r, c: (len(r.arrival_s) - c) / _span(r, c)),
-        output_throughput_tokens_per_s=scalar(lambda r, c: float(r.output_tokens[c:].sum()) / _span(r, c)),
-        goodput_per_s=None if slo is None else scalar(lambda r, c: float(_kept(r, slo)[c:].sum()) / _span(r, c)),
-        goodput_share=None if slo is None else scalar(lambda r, c: float(_kept(r, slo)[c:].mean())),
-        acceptance_length=None if drafted == 0 else scalar(lambda r, c: 1 + _ratio(r.accepted[c:], r.rounds[c:])),
+        request_throughput_per_s=scalar(lambda r, c: (c.stop - c.start) / _span(r, c)),
+        output_throughput_tokens_per_s=scalar(lambda r, c: float(r.output_tokens[c].sum()) / _span(r, c)),
+        goodput_per_s=None if slo is None else scalar(lambda r, c: float(_kept(r, slo)[c].sum()) / _span(r, c)),
+        goodput_share=None if slo is None else scalar(lambda r, c: float(_kept(r, slo)[c].mean())),
+        acceptance_length=None if drafted == 0 else scalar(lambda r, c: 1 + _ratio(r.accepted[c], r.rounds[c])),
         utilisation=scalar(lambda r, _: r.busy_s / r.duration_s),
         mean_batch=scalar(lambda r, _: r.batch_s / r.busy_s),
         cache_mean=scalar(lambda r, _: r.cache_s / r.busy_s),
         cache_max=scalar(lambda r, _: r.cache_max),
-        preemptions_per_request=scalar(lambda r, c: float(r.preemptions[c:].mean())),
+        preemptions_per_request=scalar(lambda r, c: float(r.preemptions[c].mean())),
         iterations=sum(r.iterations for r in results),
         requests=sum(len(r.arrival_s) for r in results),
         runs=len(results),
-        warm_up_requests=cuts,
+        warm_up_requests=tuple(c.start for c in counted),
+        cool_down_requests=tuple(len(r.arrival_s) - c.stop for r, c in runs),
+        load_grows=users is None and load_grows(results),
         method=f"90 % t interval between {len(results)} runs"
         if replicated
         else "90 % moving-block bootstrap over requests in arrival order (beyond 20,000 values: 20 batches)",
@@ -182,14 +201,27 @@ def _weighted(values: Floats, counts: NDArray[np.int64]) -> tuple[float, ...]:
     return (float(values @ counts / upto[-1]), *(float(values[by_size[p]]) for p in places))
 
 
-def _after(result: Result, cut: int) -> tuple[Floats, NDArray[np.int64]]:
-    """The gaps without the share of them that the warm-up's requests take, from the front: gaps are in time order."""
-    skip = int(len(result.itl_s) * cut / len(result.arrival_s))
-    return result.itl_s[skip:], result.itl_count[skip:]
+def counted_in_loop(requests: int, users: int) -> slice:
+    """The requests of a closed loop that meet a full batch: neither a user's first nor last, in order of arrival.
+
+    All but the first where that would leave fewer than one a user, and all where nothing else is left.
+    """
+    if requests >= 3 * users:
+        return slice(users, requests - users)
+    return slice(users if requests > users else 0, requests)
 
 
-def _span(result: Result, cut: int) -> float:
-    return float(result.finish_s[cut:].max() - result.arrival_s[cut])
+def _gaps(result: Result, counted: slice) -> tuple[Floats, NDArray[np.int64]]:
+    """The gaps without the shares of them that requests left out take, from both ends: gaps are in time order."""
+    start, stop = (int(len(result.itl_s) * at / len(result.arrival_s)) for at in (counted.start, counted.stop))
+    return result.itl_s[start:stop], result.itl_count[start:stop]
+
+
+def _span(result: Result, counted: slice) -> float:
+    """Seconds in which the counted requests came (a closed loop that goes on after them), or came and were served."""
+    if counted.stop < len(result.arrival_s):
+        return float(result.arrival_s[counted.stop] - result.arrival_s[counted.start])
+    return float(result.finish_s[counted].max() - result.arrival_s[counted.start])
 
 
 def _ratio(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:

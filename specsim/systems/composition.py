@@ -144,7 +144,7 @@ def on_the_replica(
         run=run,
         programs=programs,
         devices=(setting.replica(candidate, max(programs), memory),),
-        assumed=assumed,
+        assumed=(*(setting.deployment.drafting_assumed(candidate) if candidate else ()), *assumed),
         one_at_a_time=one_at_a_time,
         proposes=candidate.drafter.proposal_rate if candidate else 1.0,
     )

@@ -67,6 +67,21 @@ def test_tables_chart_and_reasons(scenario, capsys):
         assert shown in out
 
 
+def test_a_load_beyond_the_replica_is_said_before_the_speedups(scenario, capsys):
+    slo = "\n[slo]\nttft_p95_ms = 100\n"
+    flags = ("--systems", "eagle3", "--concurrency", "1", "--request-rate", "5000")
+    file = scenario(slo)
+    assert main(["compare", file, *flags]) == 0
+    first = " ".join(capsys.readouterr().out.split("What do users feel")[0].split())
+    assert "One replica takes all 5000 requests/s." in first
+    assert "The SLO does not hold with plain, eagle3 (plain: TTFT p95 is" in first
+    assert "`specsim plan` says how many replicas the load takes; --replicas N runs one of N." in first
+    assert main(["compare", file, *flags, "--replicas", "1000", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["load"] == "One of 1000 replicas takes 5 of 5000 requests/s."
+    assert [(row["beyond_slo"], row["load_grows"]) for row in printed["rows"]] == [([], False)] * 2
+
+
 def test_json_and_files_hold_the_same_numbers(scenario, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["compare", scenario(), "--systems", "eagle3", "--concurrency", "1", "--json", "--out", str(out)]) == 0

@@ -8,12 +8,16 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from affine_engine import run
 
 from specsim.errors import InputError
 from specsim.simulation import metrics, record
+from specsim.simulation.backlog import load_grows
 from specsim.simulation.intervals import across, within
 from specsim.simulation.metrics import Slo, summarise
 from specsim.simulation.result import Result
+from specsim.simulation.serving import Serving
+from specsim.simulation.workload import ClosedLoop, Fixed, Lognormal, Poisson, Workload
 
 
 def a_result(n=200, seed=0, rounds=10):
@@ -45,6 +49,42 @@ def test_statistics_follow_their_definitions():
     assert s.mean_batch.value == pytest.approx(2.0)
     assert s.cache_mean.value == pytest.approx(0.5)
     assert s.output_throughput_tokens_per_s.value == pytest.approx(r.output_tokens.sum() / r.duration_s)
+
+
+def test_a_loop_counts_neither_a_users_first_request_nor_its_last():
+    """What all users send at once waits for a prefill of all; no request after it does."""
+    users = 40
+    load = Workload(ClosedLoop(users), Fixed(2000), Lognormal(200, 0.5))
+    runs = [run(load, n=20 * users, seed=s, per_new_s=1e-5) for s in range(5)]
+    s, all_of_it = summarise(runs, users=users), summarise(runs)
+    assert s.warm_up_requests == s.cool_down_requests == (users,) * 5
+    later = [r.ttft_s[users:-users] for r in runs]
+    assert s.ttft_s.p99.value == pytest.approx(np.mean([np.quantile(v, 0.99) for v in later]))
+    assert s.ttft_s.p99.value < 0.5 * all_of_it.ttft_s.p99.value
+    at_work = s.request_throughput_per_s.value * s.e2e_s.mean.value  # Little's law, all users being in the loop
+    assert at_work == pytest.approx(users, rel=0.02)
+    assert all_of_it.request_throughput_per_s.value < s.request_throughput_per_s.value
+    assert not s.load_grows
+
+
+@pytest.mark.parametrize(("requests", "counted"), [(30, (10, 20)), (29, (10, 29)), (10, (0, 10)), (5, (0, 5))])
+def test_a_loop_too_short_to_settle_says_so(requests, counted):
+    cut = metrics.counted_in_loop(requests, 10)
+    assert (cut.start, cut.stop) == counted
+    r = run(Workload(ClosedLoop(10), Fixed(10), Fixed(20)), n=requests)
+    noted = any("fewer than three requests a user" in note for note in summarise([r], users=10).notes)
+    assert noted == (requests < 30)
+
+
+@pytest.mark.parametrize("runs", [1, 5])
+@pytest.mark.parametrize(("load", "grows"), [(0.3, False), (0.8, False), (1.2, True), (3.0, True)])
+def test_requests_pile_up_beyond_the_sustainable_rate_alone(runs, load, grows):
+    """Eight seats of 51 iterations of 10 ms each: 8 / 0.51 requests a second at most."""
+    most = 8 / 0.51
+    work = Workload(Poisson(load * most), Fixed(10), Fixed(51))
+    made = [run(work, n=2000, seed=s, serving=Serving(8, 4096, 100_000)) for s in range(runs)]
+    assert load_grows(made) is grows
+    assert summarise(made).load_grows is grows
 
 
 def test_no_draft_no_acceptance_length():
