@@ -69,8 +69,8 @@ class Setting:
     def best(self, candidates: Sequence[Candidate], *, k: int | None = None) -> tuple[Candidate, int]:
         """The drafter and draft length that a plan puts first at the scenario's load, in closed form.
 
-        ``k``: the length is fixed, only the drafter is chosen. Only lengths that the evidence covers count. Lengths that
-        no drafter names are compared by their seconds a token.
+        ``k``: the length is fixed, only the drafter is chosen. Only lengths that the evidence covers count. Where no
+        drafter names the length, seconds a token decide.
         """
         options = [(c, n) for c in candidates for n in ((k,) if k else c.lengths) if c.covers(n)]
         if not options:
