@@ -130,7 +130,7 @@ def verify(
     takes: Annotated[str, typer.Option(help="What numbers it takes: probabilities or logits.")] = "probabilities",
     json: Json = False,  # noqa: FBT002 - typer reads the default
 ) -> int:
-    """Say whether a sampler emits the law of the rule it claims: exit 0 yes, 1 no (with a witness), 2 undecided."""
+    """Say whether a sampler emits the law of its rule: exit 0 consistent, 1 rejected (a witness), 3 inconclusive."""
     from specsim.commands.verify import run
 
     return run(
@@ -211,7 +211,8 @@ def reproduce(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the ``specsim`` command and return its exit status: 0, 2 for a user's mistake, 130 when interrupted.
+    """Run the ``specsim`` command and return its exit status: 0, 2 for a user's mistake, 70 for ours, 130 when
+    interrupted, 141 where the reader of a pipe went away; ``verify`` has 1 and 3 of its own.
 
     A mistake is one line on stderr. Anything else that escapes is a bug and says so; SPECSIM_DEBUG=1 shows where.
     """
@@ -224,10 +225,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         status = 130
+    except SystemExit:  # the parser's own answer to a reader that has gone
+        return 141
     except BrokenPipeError:
         # The reader has gone, which is its right; a closed stdout must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 141
     except Exception as error:
         return _escaped(error)
     if status == 130:
@@ -256,7 +259,7 @@ def _escaped(error: Exception) -> int:
         " (a bug in specsim, not in your input; SPECSIM_DEBUG=1 shows where it is)",
         file=sys.stderr,
     )
-    return 1
+    return 70
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``specsim verify``: is a sampler what it claims to be? Exit status 0 consistent, 1 rejected, 2 inconclusive."""
+"""``specsim verify``: is a sampler what it claims to be? Exit status 0 consistent, 1 rejected, 3 inconclusive."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Case:
             raise InputError("the target has no law for the empty prefix ()", field=self.name)
         for which, table, depth in (("target", self.target, self.gamma), ("draft", self.draft, self.gamma - 1)):
             for prefix, row in table.items():
-                _check_row(row, self.vocab, f"{self.name}: {which}[{prefix}]")
+                check_row(row, self.vocab, f"{self.name}: {which}[{prefix}]")
             missing = next((prefix for prefix in self.prefixes(depth) if prefix not in table), None)
             if missing is not None:
                 raise InputError(f"has no law for prefix {missing}", field=f"{self.name}: {which}")
@@ -95,9 +95,12 @@ class Case:
         )
 
 
-def _check_row(row: Sequence[Number], vocab: int, where: str) -> None:
+def check_row(row: Sequence[Number], vocab: int, where: str) -> None:
+    """Raise InputError unless a row is a law over ``vocab`` tokens."""
     if len(row) != vocab:
         raise InputError(f"has {len(row)} probabilities, the vocabulary {vocab}", field=where)
+    if any(isinstance(x, (str, bytes)) or x is None for x in row):
+        raise InputError(f"{list(row)}: probabilities must be numbers", field=where)
     if any(not x >= 0 for x in row):  # NaN too
         raise InputError(f"{list(map(str, row))}: probabilities must be 0 or more", field=where)
     total = sum(row)
@@ -193,8 +196,13 @@ def random_case(
 ) -> Case:
     """A case with small rational weights, different at every prefix; ``zeros`` is the share of tokens without mass.
 
-    ``depth`` is the longest prefix that has laws (default gamma), for laws over several rounds.
+    ``depth`` is the longest prefix that has laws (default gamma), for laws over several rounds. Raises InputError where
+    ``rng`` is no Generator or the vocabulary is empty.
     """
+    if not isinstance(rng, np.random.Generator):
+        raise InputError(f"is a {type(rng).__name__}; give numpy.random.default_rng(seed)", field="rng")
+    if vocab < 1:
+        raise InputError(f"{vocab}: give 1 or more tokens", field="vocab")
     depth = gamma if depth is None else depth
 
     def law() -> tuple[Fraction, ...]:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from fractions import Fraction
+from typing import Any, NamedTuple
 
+from specsim.errors import InputError
 from specsim.verification.case import Case, Number, String
 from specsim.verification.coins import Coins, Weights, law_of, pick_with
 
@@ -153,19 +155,57 @@ def law_given_drafts(
     law: dict[String, Number] = {}
 
     def run(coins: Coins) -> tuple[String, tuple[Number, ...] | None]:
-        stop = rule(p, q, drafts, coins)
-        return stop.tokens, None if stop.weights is None else tuple(stop.weights)
+        return checked_stop(rule(p, q, drafts, coins), rule, p, drafts)
 
     for (tokens, weights), mass in law_of(run, unit=unit).items():
         if weights is None or (eos is not None and eos in tokens):
             string = tokens if eos is None or eos not in tokens else tokens[: tokens.index(eos) + 1]
             law[string] = law.get(string, 0) + mass
             continue
-        total = sum(weights)
+        total = sum(weight for weight in weights if weight > 0)
         for token, weight in enumerate(weights):
             if weight > 0:
                 law[(*tokens, token)] = law.get((*tokens, token), 0) + mass * (weight / total)
     return law
+
+
+_BELOW_0 = -1e-9
+"""What rounding may leave of a difference of equal floats."""
+
+
+def checked_stop(stop: Any, rule: ChainRule, p: Rows, drafts: String) -> tuple[String, tuple[Number, ...] | None]:
+    """Tokens and weights of what a rule returned; raises InputError naming rule, drafts and token where they can't be
+    emitted.
+    """
+
+    def wrong(problem: str) -> InputError:
+        return InputError(f"{problem}, for the drafts {list(drafts)}", field=f"the rule {rule_name(rule)!r}")
+
+    if not isinstance(stop, Stop):
+        raise wrong(f"returned a {type(stop).__name__}, not a Stop(tokens, weights)")
+    tokens, vocab = tuple(stop.tokens), len(p[0])
+    strange = next((x for x in tokens if not 0 <= x < vocab), None)
+    if strange is not None:
+        raise wrong(f"emitted token {strange}; the vocabulary has {vocab}")
+    if len(tokens) + (stop.weights is not None) > len(p):
+        raise wrong(f"emitted {len(tokens) + (stop.weights is not None)} tokens, more than drafts and one")
+    if stop.weights is None:
+        return tokens, None
+    weights = tuple(stop.weights)
+    if len(weights) != vocab:
+        raise wrong(f"returned {len(weights)} weights after {list(tokens)}; the vocabulary has {vocab}")
+    for token, weight in enumerate(weights):
+        if not weight >= (0 if isinstance(weight, (int, Fraction)) else _BELOW_0):
+            raise wrong(f"returned the weight {float(weight):.6g} for token {token} after {list(tokens)}")
+    if not any(weight > 0 for weight in weights):
+        raise wrong(f"returned no weight above 0 after {list(tokens)}")
+    return tokens, weights
+
+
+def rule_name(rule: Any) -> str:
+    """A rule's name: the function's, behind what parameters are bound to it."""
+    rule = getattr(rule, "func", rule)
+    return rule if isinstance(rule, str) else str(getattr(rule, "__name__", type(rule).__name__))
 
 
 def token_law(case: Case) -> dict[String, Number]:

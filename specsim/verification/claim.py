@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from specsim.verification import statistics
 from specsim.verification.case import Case, String, complete, expected_tokens, target_law, tv
-from specsim.verification.chains import ChainRule
+from specsim.verification.chains import ChainRule, rule_name
 from specsim.verification.exact import CHAIN_RULES, exact_law
 from specsim.verification.suite import Group, groups
 
@@ -28,7 +28,7 @@ _WITHOUT_COINS = ("greedy", "biased_argmax", "typical")
 class Claim:
     """What is claimed: the law of a rule (with its parameters), or only that the text has the target's law."""
 
-    algorithm: str | None
+    algorithm: str | ChainRule | None
     options: Mapping[str, Any]
 
     @property
@@ -37,7 +37,17 @@ class Claim:
         if self.algorithm is None:
             return "the completed text has the target's law"
         bound = "".join(f", {name} = {value}" for name, value in self.options.items())
-        return f"tokens and counts have the law of the {self.algorithm!r} rule{bound}"
+        return f"tokens and counts have the law of the {rule_name(self.algorithm)!r} rule{bound}"
+
+    def at(self, level: str) -> str:
+        """What one level judges, in words."""
+        if level == "hostile":
+            return "rows that are no laws are refused, or answered with tokens that exist (no law was judged)"
+        if level == "metamorphic":
+            return "answers are related as those of any right sampler (relations were judged, and no law closely)"
+        if level == "ragged":
+            return f"in rows with fewer drafts than their batch, {self.line} (coarsely judged)"
+        return self.line
 
     @property
     def declares_drafts(self) -> bool:
@@ -51,7 +61,7 @@ class Claim:
 
     def is_of(self, rule: ChainRule) -> bool:
         """Whether a rule is the declared one, whatever its parameters."""
-        declared = CHAIN_RULES.get(self.algorithm or "")
+        declared = CHAIN_RULES.get(self.algorithm, None) if isinstance(self.algorithm, str) else self.algorithm
         return declared is not None and declared in (rule, getattr(rule, "func", None))
 
     @property

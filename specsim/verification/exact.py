@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -53,9 +54,12 @@ def exact_law(
     ``algorithm`` is a name of ``CHAIN_RULES``, of ``nodes.MATCHING`` (with ``shape``, the children by depth; drafted as
     the rule needs unless ``drafting`` says otherwise), ``"traversal"``, ``"greedy_multipath"`` (of ``paths`` chains),
     or any chain rule of the form ``rule(p, q, drafts, coins) -> Stop``. ``options`` are the rule's parameters. Raises
-    InputError for an unknown name and for wrong parameters.
+    InputError for an unknown name, for wrong parameters, and where a rule returns what can't be emitted.
     """
+    if not isinstance(case, Case):
+        raise InputError(f"is a {type(case).__name__}, not a Case", field="case")
     if callable(algorithm):
+        check_own_rule(algorithm, options)
         return chains.chain_law(partial(algorithm, **options) if options else algorithm, case)
     check_by_token(options, case.vocab, case.name)
     if algorithm in CHAIN_RULES:
@@ -66,7 +70,7 @@ def exact_law(
     if algorithm == "greedy_multipath":
         check_parameters(algorithm, paths.greedy_multipath, options)
         return chains.block_law(paths.picked_case(case, **options))
-    shape = (1,) * case.gamma if shape is None else shape
+    shape = (1,) * case.gamma if shape is None else _checked_shape(shape, case)
     if algorithm == "traversal":
         return trees.traversal_law(case, shape)
     if algorithm in nodes.MATCHING:
@@ -74,6 +78,25 @@ def exact_law(
         check_parameters(algorithm, rule, options)
         return trees.tree_law(partial(rule, **options) if options else rule, drafting or matching, case, shape)
     raise unknown_algorithm(algorithm, [*CHAIN_RULES, *nodes.MATCHING, "traversal", "greedy_multipath"])
+
+
+def check_own_rule(rule: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raise InputError unless somebody's rule takes what rules are called with."""
+    try:
+        inspect.signature(rule).bind(None, None, None, None, **options)
+    except TypeError as error:
+        call = f"rule(p, q, drafts, coins{''.join(f', {name}=...' for name in options)})"
+        raise InputError(f"is called as {call}: {error}", field=f"the rule {chains.rule_name(rule)!r}") from None
+    except ValueError:  # a builtin, which has no signature to look at
+        return
+
+
+def _checked_shape(shape: Any, case: Case) -> Sequence[int]:
+    whole = isinstance(shape, Sequence) and all(isinstance(n, int) and n > 0 for n in shape)
+    if not whole or len(shape) > case.gamma:
+        wanted = f"the children of a node at each depth, up to {case.gamma} deep, such as (2,) or (2, 1)"
+        raise InputError(f"{shape!r}: give {wanted}", field="shape")
+    return tuple(shape)
 
 
 def chain_rule(algorithm: str, **options: Any) -> ChainRule:
@@ -84,10 +107,10 @@ def chain_rule(algorithm: str, **options: Any) -> ChainRule:
     return partial(CHAIN_RULES[algorithm], **options) if options else CHAIN_RULES[algorithm]
 
 
-def unknown_algorithm(name: str, known: Sequence[str]) -> InputError:
+def unknown_algorithm(name: object, known: Sequence[str]) -> InputError:
     """The error of a name that isn't a rule, with the nearest right one."""
     import difflib
 
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return InputError(f"{name!r} is not a rule; {hint}rules: {', '.join(known)}", field="algorithm")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import inspect
 import queue
+import sysconfig
 import threading
 import time
 import traceback
@@ -99,7 +101,8 @@ class Guarded:
         self._left_s -= time.monotonic() - start
         if not worked:
             line = " ".join(str(value).split())[:200]
-            raise SamplerFault(Finding("raises", f"{type(value).__name__}: {line}{_raised_at(value)}", "stops"))
+            finding = Finding("raises", f"{type(value).__name__}: {line}{_raised_at(value)}", "stops")
+            raise SamplerFault(finding) from _in_its_code(value)
         return value
 
     def _timed_out(self) -> SamplerFault:
@@ -110,7 +113,10 @@ class Guarded:
         while (work := self._work.get()) is not None:
             call, arguments = work
             try:
-                self._done.put((True, call(*arguments)))
+                answer = call(*arguments)
+                if inspect.iscoroutine(answer):
+                    answer.close()  # never awaited: a wrong answer, and no warning of ours
+                self._done.put((True, answer))
             except _Expired:
                 return
             except BaseException as error:  # whatever somebody else's code raises is a finding
@@ -143,9 +149,22 @@ class Guarded:
 
 
 def _raised_at(error: BaseException) -> str:
-    """Where in the sampler's own code it raised; nothing where it was never entered (a wrong signature)."""
+    """The last line of the sampler's own code, below which a library raised; nothing where it was never entered (a
+    wrong signature).
+    """
     trace = traceback.extract_tb(error.__traceback__)[1:]
-    return f" ({Path(trace[-1].filename).name}, line {trace[-1].lineno})" if trace else ""
+    own = [frame for frame in trace if not frame.filename.startswith(("<", *_LIBRARIES))] or trace
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+
+
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+"""Folders of code that somebody's sampler calls, but which isn't its own."""
+
+
+def _in_its_code(error: BaseException) -> BaseException:
+    """The error without this module's frame."""
+    trace = error.__traceback__
+    return error.with_traceback(None if trace is None else trace.tb_next)
 
 
 @dataclass(frozen=True)

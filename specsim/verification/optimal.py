@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Mapping
 from fractions import Fraction
 
-from specsim.verification.case import Number
+from specsim.errors import InputError
+from specsim.verification.case import Number, check_row
 from specsim.verification.coins import Weights
 
 Tuple = tuple[int, ...]
@@ -21,7 +22,12 @@ def optimal_acceptance(p: Weights, q: Weights, k: int, *, replacement: bool = Tr
     By max-flow/min-cut it is ``1 - max_T [P(all drafts in T) - p(T)]``. For i.i.d. drafts the worst T holds the
     tokens of smallest p/q: ``1 - max_j [q(T_j)^k - p(T_j)]``, O(V log V). Without replacement every subset is tried
     (2^V). SpecTr, arXiv 2310.15141; Hu et al., 2502.18779; the closed form is derived in docs/verification.md.
+    Raises InputError where p or q is no law, they differ in length, or k is no whole number from 1 up.
     """
+    check_row(p, len(p), "p")
+    check_row(q, len(p), "q")
+    if not isinstance(k, int) or k < 1:
+        raise InputError(f"{k!r}: give 1 or more drafts", field="k")
     if not replacement:
         return _without_replacement(p, q, k)
     drawn = [x for x in range(len(p)) if q[x] > 0]

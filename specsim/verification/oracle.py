@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from specsim.errors import InputError
+from specsim.verification.arguments import (
+    check_callable,
+    check_cases,
+    check_choice,
+    check_claim,
+    check_seconds,
+    check_share,
+    check_whole,
+)
 from specsim.verification.case import Case
+from specsim.verification.chains import ChainRule, rule_name
 from specsim.verification.changed_rows import changed_rows_findings, ragged_findings
 from specsim.verification.claim import Claim, Trial
 from specsim.verification.diagnosis import comparable, diagnosed
-from specsim.verification.exact import CHAIN_RULES, exact_law, unknown_algorithm
+from specsim.verification.exact import exact_law
 from specsim.verification.guarded import Guarded, SamplerFault
 from specsim.verification.hostile import hostile_findings
 from specsim.verification.interception import intercepted
 from specsim.verification.metamorphic import coin_findings
 from specsim.verification.mutants import CONTROLS, LOSSLESS_CONTROLS, MUTANTS
-from specsim.verification.parameters import BY_TOKEN, RANGES, check_by_token, check_parameters
+from specsim.verification.parameters import BY_TOKEN, check_by_token
 from specsim.verification.sampling import Counted, sampled, topped_up
 from specsim.verification.suite import standard_cases
 from specsim.verification.verdict import Finding, Verdict
@@ -31,7 +38,7 @@ Level = Literal["auto", "interception", "statistical", "anytime", "metamorphic",
 
 def check_sampler(
     sampler: Callable[..., Any],
-    algorithm: str | None = "token",
+    algorithm: str | ChainRule | None = "token",
     *,
     cases: Sequence[Case] | None = None,
     level: Level = "auto",
@@ -47,7 +54,8 @@ def check_sampler(
 ) -> Verdict:
     """Judge ``sampler(target_probs, draft_probs, draft_tokens, rng) -> (tokens, counts)``; see ``batched`` for shapes.
 
-    ``algorithm`` is a chain rule of ``exact_law`` with its parameters as ``options``, or None for losslessness alone.
+    ``algorithm`` is a chain rule of ``exact_law``, by name or as ``rule(p, q, drafts, coins) -> Stop``, with its
+    parameters as ``options``, or None for losslessness alone.
     ``level``: "auto" intercepts where the sampler has ``inject``, tests the joint law of counts and tokens until a
     total variation of ``detect_tv`` in any case is detected with probability ``power`` at a false alarm of ``alpha``
     for the whole suite, and tries the metamorphic relations; "anytime" tests with e-values and stops as soon as it
@@ -56,15 +64,24 @@ def check_sampler(
     hands it tensors and a torch Generator, ``takes="logits"`` logarithms of the probabilities. Raises InputError for a
     wrong argument, never for what the sampler does.
     """
-    _check_arguments(algorithm, alpha, detect_tv, power, level, arrays, takes)
-    suite = _suite(cases, algorithm, options)
+    check_callable(sampler, "sampler")
+    check_claim(algorithm, options, check_sampler)
+    check_share(alpha=alpha, detect_tv=detect_tv, power=power)
+    check_seconds(budget_s=budget_s)
+    check_whole(1, max_rows=max_rows)
+    check_whole(0, seed=seed)
+    check_choice(level, get_args(Level), "level")
+    check_choice(arrays, ("numpy", "torch"), "arrays")
+    check_choice(takes, ("probabilities", "logits"), "takes")
+    suite = _suite(cases, options)
     trial = Trial(Claim(algorithm, options), suite, alpha, detect_tv, power, max_rows, budget_s, seed)
     guarded = Guarded(sampler, budget_s=budget_s, arrays=arrays, takes=takes)
     try:
         return _judged(trial, guarded, level)
     except SamplerFault as fault:
         status: Literal["rejected", "inconclusive"] = "inconclusive" if fault.finding.weight == "stops" else "rejected"
-        return Verdict(status, trial.claim.line, (fault.finding,), alpha=alpha, power=power)
+        claim = trial.claim.at(level)
+        return Verdict(status, claim, (fault.finding,), alpha=alpha, power=power, error=fault.__cause__)
     finally:
         guarded.close()
 
@@ -83,7 +100,7 @@ def assert_lossless(sampler: Callable[..., Any], **arguments: Any) -> Verdict:
     return _asserted(check_sampler(sampler, None, **arguments))
 
 
-def assert_law(sampler: Callable[..., Any], algorithm: str, **arguments: Any) -> Verdict:
+def assert_law(sampler: Callable[..., Any], algorithm: str | ChainRule, **arguments: Any) -> Verdict:
     """Raise SamplerRejected unless counts and tokens have the declared rule's joint law: slow but lossless fails
     too.
     """
@@ -94,25 +111,13 @@ def assert_law(sampler: Callable[..., Any], algorithm: str, **arguments: Any) ->
 def _asserted(verdict: Verdict) -> Verdict:
     __tracebackhide__ = True  # a test's failure shows the test and the verdict
     if not verdict.passed:
-        raise SamplerRejected(verdict)
+        raise SamplerRejected(verdict) from verdict.error
     return verdict
 
 
-def _suite(cases: Sequence[Case] | None, algorithm: str | None, options: Mapping[str, Any]) -> tuple[Case, ...]:
+def _suite(cases: Sequence[Case] | None, options: Mapping[str, Any]) -> tuple[Case, ...]:
     """The cases to judge on; of the standard ones those whose vocabulary the options by token cover."""
-    for name in options:
-        near = difflib.get_close_matches(name, inspect.signature(check_sampler).parameters, n=1)
-        if near and name not in RANGES:
-            raise InputError(f"no such argument; did you mean {near[0]!r}?", field=name)
-    if algorithm is None and options:
-        raise InputError("a claim of losslessness has no parameters", field=next(iter(options)))
-    if algorithm is not None:
-        check_parameters(algorithm, CHAIN_RULES[algorithm], options)
-    suite = tuple(standard_cases() if cases is None else cases)
-    if not suite:
-        raise InputError("give at least one case", field="cases")
-    if len({case.name for case in suite}) < len(suite):
-        raise InputError("two cases have the same name", field="cases")
+    suite = check_cases(standard_cases() if cases is None else cases)
     if cases is None:
         sizes = {len(options[name]) for name in BY_TOKEN if name in options}
         suite = tuple(case for case in suite if all(case.vocab <= size for size in sizes)) or suite
@@ -121,24 +126,8 @@ def _suite(cases: Sequence[Case] | None, algorithm: str | None, options: Mapping
     return suite
 
 
-def _check_arguments(
-    algorithm: str | None, alpha: float, detect_tv: float, power: float, level: str, arrays: str, takes: str
-) -> None:
-    if algorithm is not None and algorithm not in CHAIN_RULES:
-        raise unknown_algorithm(algorithm, list(CHAIN_RULES))
-    for name, value in (("alpha", alpha), ("detect_tv", detect_tv), ("power", power)):
-        if not 0.0 < value < 1.0:
-            raise InputError(f"{value}: must be between 0 and 1", field=name)
-    if level not in get_args(Level):
-        raise InputError(f"{level!r}: give one of {', '.join(get_args(Level))}", field="level")
-    if arrays not in ("numpy", "torch"):
-        raise InputError(f"{arrays!r}: give numpy or torch", field="arrays")
-    if takes not in ("probabilities", "logits"):
-        raise InputError(f"{takes!r}: give probabilities or logits", field="takes")
-
-
 def _judged(trial: Trial, sampler: Guarded, level: Level) -> Verdict:
-    verdict = Verdict("consistent", trial.claim.line, alpha=trial.alpha, power=trial.power)
+    verdict = Verdict("consistent", trial.claim.at(level), alpha=trial.alpha, power=trial.power)
     if level == "interception" and not sampler.can_inject:
         finding = Finding("not_injectable", "interception needs sampler.inject(...); see batched.Sampler", "stops")
         return replace(verdict, status="inconclusive", findings=(finding,))
@@ -187,7 +176,9 @@ def _explained(trial: Trial, counted: Counted, verdict: Verdict) -> Verdict:
 def _controlled(trial: Trial, verdict: Verdict, *, anytime: bool) -> Verdict:
     """Broken samplers at the same budget: those whose law is off by ``detect_tv`` here must be rejected."""
     claim = trial.claim
-    names = LOSSLESS_CONTROLS if claim.algorithm is None else CONTROLS.get(claim.algorithm, ())
+    names = (
+        LOSSLESS_CONTROLS if claim.algorithm is None else CONTROLS.get(rule_name(claim.algorithm), LOSSLESS_CONTROLS)
+    )
     again = replace(trial, seed=trial.seed + 1, budget_s=max(trial.budget_s, 60.0))
     rejected: list[str] = []
     for mutant in (next(m for m in MUTANTS if m.name == name) for name in names):

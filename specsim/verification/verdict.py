@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Status = Literal["consistent", "rejected", "inconclusive"]
+
+
+_SAID = {
+    "consistent": "consistent:",
+    "rejected": "rejected the claim that",
+    "inconclusive": "inconclusive whether",
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,8 @@ class Verdict:
     ``min_detectable_tv`` is the smallest total variation, in any case of the suite, that would have been rejected with
     probability ``power``: a pass says nothing about less. ``controls`` names deliberately broken samplers that the same
     budget rejected. ``explanation`` says which known mistakes fit what was
-    emitted (``causes`` are their names, the likeliest first), or that none does.
+    emitted (``causes`` are their names, the likeliest first), or that none does. ``error`` is what the sampler
+    raised, which is no part of the JSON.
     """
 
     status: Status
@@ -76,6 +84,7 @@ class Verdict:
     controls: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
     causes: tuple[str, ...] = ()
+    error: BaseException | None = field(default=None, compare=False, repr=False)
 
     @property
     def passed(self) -> bool:
@@ -84,15 +93,17 @@ class Verdict:
 
     @property
     def exit_code(self) -> int:
-        """0 consistent, 1 rejected, 2 inconclusive."""
-        return {"consistent": 0, "rejected": 1, "inconclusive": 2}[self.status]
+        """0 consistent, 1 rejected, 3 inconclusive; 2 is left to mistakes in what was asked."""
+        return {"consistent": 0, "rejected": 1, "inconclusive": 3}[self.status]
 
     def to_json(self) -> str:
         """The verdict as a JSON object; infinities and NaN as strings."""
-        return json.dumps({**_plain(asdict(self)), "passed": self.passed}, indent=2)
+        told = asdict(replace(self, error=None))
+        del told["error"]
+        return json.dumps({**_plain(told), "passed": self.passed}, indent=2)
 
     def __str__(self) -> str:
-        lines = [f"{self.status}: {self.claim}"]
+        lines = [f"{_SAID[self.status]} {self.claim}"]
         if self.witness is not None:
             w = self.witness
             lines.append(
@@ -106,6 +117,8 @@ class Verdict:
                 f"  smallest detectable TV: {self.min_detectable_tv:.2g} (power {self.power:g}, false alarm"
                 f" {self.alpha:g}, {self.rows:,} rows, levels: {', '.join(self.levels)})"
             )
+        elif self.passed:
+            lines.append(f"  levels: {', '.join(self.levels)}")
         if self.controls:
             lines.append(f"  broken samplers rejected at the same budget: {', '.join(self.controls)}")
         return "\n".join(lines)

@@ -51,15 +51,15 @@ def test_exit_status_says_the_verdict(here: Path) -> None:
     assert wrong.returncode == 1
     document = json.loads(wrong.stdout)
     assert document["witness"]["case"]
-    assert document["explanation"].startswith("target residual")
+    assert document["causes"] == ["target residual"]
     failing = verify(here, "my_engine:raises")
-    assert failing.returncode == 2
+    assert failing.returncode == 3
     assert "no device" in failing.stdout
 
 
 def test_a_sampler_that_never_returns_ends(here: Path) -> None:
     stuck = verify(here, "my_engine:never", "--budget-s", "0.5")
-    assert stuck.returncode == 2
+    assert stuck.returncode == 3
     assert "time_budget" in stuck.stdout
 
 
@@ -78,6 +78,9 @@ def test_parameters_of_a_rule_are_options(here: Path) -> None:
         (("--takes", "scores"), "takes: 'scores'"),
         (("--level", "deep"), "--level"),
         (("--alpha", "2"), "alpha"),
+        (("--seed", "-1"), "seed: -1: give a whole number"),
+        (("--budget-s", "nan"), "budget_s: nan"),
+        (("--budget-s", "-1"), "budget_s: -1"),
     ],
 )
 def test_wrong_flags_are_one_line(here: Path, given: tuple[str, ...], said: str) -> None:

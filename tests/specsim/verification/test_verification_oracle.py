@@ -20,6 +20,7 @@ from specsim.verification import (
     tv,
 )
 from specsim.verification.batched import LOSSLESS, token
+from specsim.verification.chains import Stop
 from specsim.verification.guarded import Guarded
 from specsim.verification.interception import intercepted_law
 from specsim.verification.lookup import RuleSampler
@@ -64,10 +65,35 @@ def test_anytime_mode_passes_and_stops_early_on_a_wrong_one() -> None:
 def test_a_check_without_enough_rows_is_inconclusive_and_says_what_it_would_see() -> None:
     verdict = check_sampler(token, "token", level="statistical", max_rows=20_000)
     assert verdict.status == "inconclusive"
-    assert verdict.exit_code == 2
+    assert verdict.exit_code == 3
+    assert str(verdict).startswith("inconclusive whether tokens and counts")
     assert [finding.name for finding in verdict.findings] == ["power_not_reached"]
     assert verdict.min_detectable_tv is not None
     assert verdict.min_detectable_tv > 0.01
+
+
+def test_what_the_sampler_raised_is_the_cause_and_its_own_line_is_said() -> None:
+    def careless(target, draft, tokens, rng):
+        return np.take_along_axis(target, tokens, 0)  # numpy raises, below this line
+
+    with pytest.raises(
+        SamplerRejected, match=r"raises: ValueError: .*\(test_verification_oracle.py, line \d+\)"
+    ) as seen:
+        assert_law(careless, "token")
+    assert isinstance(seen.value.__cause__, ValueError)
+    assert seen.value.__cause__.__traceback__.tb_frame.f_code is careless.__code__
+    assert "error" not in json.loads(seen.value.verdict.to_json())
+
+
+async def later(target, draft, tokens, rng):
+    return token(target, draft, tokens, rng)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_coroutine_is_no_answer() -> None:
+    verdict = check_sampler(later, "token")
+    assert verdict.status == "inconclusive"
+    assert "returned coroutine" in str(verdict)
 
 
 def test_a_pass_needs_its_negative_controls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +128,36 @@ def test_rules_by_token_are_judged_where_their_vocabulary_is() -> None:
     sampler = RuleSampler(chain_rule("judge", good=[True, False, True]))
     assert check_sampler(sampler, "judge", good=[True, False, True], **QUICK).passed
     assert check_sampler(sampler, "judge", good=[True, True, True], **QUICK).status == "rejected"
+
+
+@pytest.mark.parametrize("level", ["metamorphic", "hostile", "ragged"])
+def test_a_level_that_judges_no_law_closely_says_what_it_judged(level) -> None:
+    line = str(check_sampler(token, "token", level=level)).splitlines()[0]
+    assert line.startswith("consistent: ")
+    assert "consistent: tokens and counts have the law" not in line
+    assert {"metamorphic": "no law closely", "hostile": "no law was judged", "ragged": "coarsely judged"}[level] in line
+    blind = next(m for m in MUTANTS if m.name == "target residual").sampler()
+    if level == "hostile":
+        assert check_sampler(blind, "token", level=level).claim == check_sampler(token, "block", level=level).claim
+
+
+def hopeful(p, q, d, coins, *, odds=0.9):
+    for i in range(len(d)):
+        if not coins.accept(i).below(odds):
+            return Stop(d[:i], p[i])
+    return Stop(d, p[len(d)])
+
+
+def test_a_rule_of_ones_own_is_a_claim() -> None:
+    verdict = check_sampler(RuleSampler(hopeful), hopeful, **QUICK)
+    assert verdict.passed
+    assert verdict.controls
+    assert "the law of the 'hopeful' rule" in verdict.claim
+    assert check_sampler(RuleSampler(hopeful), hopeful, odds=0.8, **QUICK).status == "rejected"
+    rejected = check_sampler(token, hopeful, **QUICK)
+    assert rejected.causes == ("it runs the token rule",)
+    with pytest.raises(InputError, match=r"is called as rule.p, q, drafts, coins, chance=...."):
+        check_sampler(token, hopeful, chance=0.5)
 
 
 def test_interception_of_a_right_sampler_is_exact() -> None:
@@ -170,7 +226,7 @@ def test_own_cases_are_used() -> None:
 def test_the_verdict_prints_and_serialises() -> None:
     verdict = check_sampler(MUTANTS[0].sampler(), "token", level="statistical", detect_tv=0.05)
     text = str(verdict)
-    assert text.startswith("rejected")
+    assert text.startswith("rejected the claim that tokens and counts")
     assert "witness" in text
     document = json.loads(verdict.to_json())
     assert document["passed"] is False
