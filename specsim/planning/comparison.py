@@ -18,7 +18,9 @@ from specsim.planning.share import beyond, load_in_words, of_one_replica, remedy
 from specsim.scenario import Scenario
 from specsim.simulation.backlog import load_grows
 from specsim.simulation.intervals import Estimate, across
+from specsim.simulation.metrics import counted_in_loop
 from specsim.simulation.outcome import Outcome
+from specsim.simulation.result import Result
 from specsim.simulation.workload import Requests
 from specsim.systems.catalogue import system
 from specsim.systems.composition import Composition, NotApplicable
@@ -54,8 +56,8 @@ class Row:
     per_gpu: output tokens a second and GPU. speedup: plain decoding's mean TPOT over this one's, with a 90 % interval
     from stretches of requests (their mean TPOT: ``stretch_tpot_s``), paired since both ran the same. drafted, flops (of
     rounds), prompt_flops, network_bytes: an output token. wasted_share: of drafted tokens. weight_bytes, cache_bytes:
-    on each of the target's GPUs, the cache at its fullest. load_grows: requests pile up until the run ends.
-    beyond_slo: limits that do not hold, in words.
+    on each of the target's GPUs, the cache at its fullest. Of a closed loop, each user's first and last requests count
+    in no latency nor speed. load_grows: requests pile up until the run ends. beyond_slo: limits that do not hold.
     """
 
     system: str
@@ -219,15 +221,19 @@ def _point(composition: Composition, deployment: Deployment, users: int) -> Poin
     lengths = _sampled(deployment, count)
     requests = Requests(np.zeros(count), lengths.prompt_tokens, lengths.output_tokens, users)
     result = composition.run(requests, np.random.default_rng((seed, 2, users))).result
-    middle = slice(users, count - users)
-    stays = float(result.e2e_s[middle].mean())
+    middle = counted_in_loop(count, users)
     tpot = result.tpot_s[middle]
     return Point(
         concurrency=users,
-        output_tokens_per_s=users * float(result.output_tokens[middle].mean()) / stays,  # Little's law
+        output_tokens_per_s=_loop_tokens_per_s(result, middle, users),
         ttft_s=float(result.ttft_s[middle].mean()),
         tpot_s=float(np.nanmean(tpot)) if np.isfinite(tpot).any() else float("nan"),
     )
+
+
+def _loop_tokens_per_s(result: Result, counted: slice, users: int) -> float:
+    """Little's law: all users are in the loop for as long as the counted requests stay."""
+    return users * float(result.output_tokens[counted].mean()) / float(result.e2e_s[counted].mean())
 
 
 def _row(
@@ -241,10 +247,14 @@ def _row(
     result = outcome.result
     tokens = float(result.output_tokens.sum())
     drafted = float(result.drafted.sum()) * composition.proposes
-    tpot = result.tpot_s[np.isfinite(result.tpot_s)]
+    users = _users(scenario)
+    counted = slice(0, len(result.arrival_s)) if users is None else counted_in_loop(len(result.arrival_s), users)
+    ttft, tpot = result.ttft_s[counted], result.tpot_s[counted]
+    tpot = tpot[np.isfinite(tpot)]
+    tokens_per_s = outcome.tokens_per_s if users is None else _loop_tokens_per_s(result, counted, users)
     if not tpot.size:
         raise InputError("every output has one token; there is no time between tokens", field="workload.output_tokens")
-    latencies = {"ttft": result.ttft_s, "tpot": tpot}
+    latencies = {"ttft": ttft, "tpot": tpot}
     held = outcome.servers[0].cache_max if outcome.servers else result.cache_max
     return Row(
         system=given.name,
@@ -254,11 +264,11 @@ def _row(
         gpus=composition.gpus,
         hardware=tuple(f"{gpus} x {name}" for name, gpus in composition.hardware.items()),
         requests=len(result.arrival_s),
-        output_tokens_per_s=outcome.tokens_per_s,
-        per_gpu=outcome.tokens_per_s / composition.gpus,
+        output_tokens_per_s=tokens_per_s,
+        per_gpu=tokens_per_s / composition.gpus,
         speedup=Estimate(1.0, 1.0, 1.0),
-        ttft_s=float(result.ttft_s.mean()),
-        ttft_p95_s=float(np.quantile(result.ttft_s, 0.95)),
+        ttft_s=float(ttft.mean()),
+        ttft_p95_s=float(np.quantile(ttft, 0.95)),
         tpot_s=float(tpot.mean()),
         tpot_p95_s=float(np.quantile(tpot, 0.95)),
         stretch_tpot_s=tuple(float(part.mean()) for part in np.array_split(tpot, min(STRETCHES, tpot.size))),
@@ -270,10 +280,14 @@ def _row(
         network_bytes=sum(link.bytes_sent for link in outcome.links) / tokens,
         flops=composition.round_flops(outcome) / tokens,
         prompt_flops=composition.prompt_flops(outcome) / tokens,
-        load_grows=scenario.workload is not None
-        and scenario.workload.arrivals.kind != "closed"
-        and load_grows([result]),
+        load_grows=users is None and load_grows([result]),
         beyond_slo=beyond(scenario.slo, lambda name, q: float(np.quantile(latencies[name], q))),
         assumed=assumed,
         sweep=sweep,
     )
+
+
+def _users(scenario: Scenario) -> int | None:
+    """Users of the scenario's closed loop, None for other arrivals."""
+    arrivals = None if scenario.workload is None else scenario.workload.arrivals
+    return arrivals.concurrency if arrivals is not None and arrivals.kind == "closed" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from specsim.planning.setting import Setting
 from specsim.planning.share import beyond, load_in_words, of_one_replica
 from specsim.planning.surface import surfaces
 from specsim.scenario import Scenario
+from specsim.scenario.sections import Simulation
 
 
 def scenario(rate: float, *, replicas: int | None = None, kind: str = "poisson", **changes: Any) -> Scenario:
@@ -83,3 +85,18 @@ def test_limits_that_do_not_hold_are_named() -> None:
         "TPOT p99 is 71.2 ms (limit 60)",
     )
     assert beyond(None, lambda _name, _q: 1e9) == ()
+
+
+def test_a_loop_is_as_fast_as_the_point_of_the_chart_with_its_users() -> None:
+    """Both leave out what all users send at once and what they send last, so more requests change neither."""
+    loop = {"kind": "closed", "concurrency": 6}
+    lengths = {"prompt_tokens": {"kind": "fixed", "tokens": 4000}, "output_tokens": {"kind": "fixed", "tokens": 60}}
+    given = scenario(1.0, workload={"arrivals": loop, **lengths}, simulation={"requests": 32})
+    row = run_one(given, "plain", (6,))
+    assert not isinstance(row, str)
+    (point,) = row.sweep
+    found = (row.output_tokens_per_s, row.ttft_s, row.tpot_s)
+    assert found == pytest.approx((point.output_tokens_per_s, point.ttft_s, point.tpot_s), rel=0.02)
+    longer = run_one(replace(given, simulation=Simulation(requests=320)), "plain", (6,))
+    assert not isinstance(longer, str)
+    assert longer.ttft_p95_s == pytest.approx(row.ttft_p95_s, rel=0.02)
