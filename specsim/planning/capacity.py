@@ -10,6 +10,7 @@ import numpy as np
 from specsim.planning.deployment import Candidate, Deployment
 from specsim.scenario.sections import Slo
 from specsim.simulation.engine import simulate
+from specsim.simulation.metrics import counted_in_loop
 from specsim.simulation.pricing import Pricer
 from specsim.simulation.result import Result
 from specsim.simulation.workload import ClosedLoop, Workload
@@ -111,11 +112,15 @@ class Limit:
         return {**vars(self), "holds": self.pressure <= 1.0}
 
 
-def against(runs: list[Result], slo: Slo) -> tuple[Limit, ...]:
-    """Every limit over the pooled runs; an answer of one token has no TPOT, and what nobody has is 0."""
+def against(runs: list[Result], slo: Slo, *, users: int | None = None) -> tuple[Limit, ...]:
+    """Every limit over the pooled runs; an answer of one token has no TPOT, and what nobody has is 0.
+
+    users: of a closed loop, whose first and last requests are left out (``counted_in_loop``).
+    """
     found = []
+    counted = [slice(None) if users is None else counted_in_loop(len(r.arrival_s), users) for r in runs]
     for quantity, quantile, limit_s in slo.limits:
-        values = np.concatenate([getattr(r, f"{quantity}_s") for r in runs])
+        values = np.concatenate([getattr(r, f"{quantity}_s")[c] for r, c in zip(runs, counted, strict=True)])
         values = values[np.isfinite(values)]
         seconds = float(np.quantile(values, quantile)) if values.size else 0.0
         found.append(Limit(f"{quantity.upper()} p{quantile * 100:.0f}", 1e3 * limit_s, 1e3 * seconds))

@@ -146,6 +146,7 @@ def _drafting(deployment: Deployment) -> list[str]:
         host = load_draft_host(deployment.engine)
         lines.append(f"drafting's host work: calls {host.calls_source}, each at {deployment.engine.launch_source}")
     for candidate in deployment.candidates:
+        lines += deployment.drafting_assumed(candidate)
         if candidate.drafter.method == "ngram":
             rate = candidate.drafter.proposal_rate
             how = "its first token is taken to be as likely right as its second" if rate < 1.0 else "no rate is known"

@@ -13,6 +13,8 @@ from specsim.planning.estimate import estimate
 from specsim.planning.operating import Choice, Curves, asked_rate
 from specsim.scenario.sections import Slo
 from specsim.simulation.intervals import Estimate, across
+from specsim.simulation.metrics import summarise
+from specsim.simulation.workload import ClosedLoop
 
 
 class Simulated:
@@ -77,7 +79,9 @@ class Simulated:
         runs = [replica.run(i, requests=given.requests) for i in range(given.replications)]
         size = choice.load.concurrency
         relative = curve.rate_draws(size) / curve.rate(size)
-        rate = across([len(r.arrival_s) / r.duration_s for r in runs])
+        assert isinstance(workload.arrivals, ClosedLoop)
+        users = workload.arrivals.concurrency
+        rate = summarise(runs, users=users).request_throughput_per_s
         rate = _scaled(rate.value, relative, rate)
         row = {
             **self._named(choice),
@@ -87,7 +91,7 @@ class Simulated:
             "binding_constraint": "the closed loop's concurrency",
         }
         if deployment.scenario.slo is not None:
-            row["limits"] = [limit.to_dict() for limit in against(runs, deployment.scenario.slo)]
+            row["limits"] = [limit.to_dict() for limit in against(runs, deployment.scenario.slo, users=users)]
         return row, relative
 
     @staticmethod

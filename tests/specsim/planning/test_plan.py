@@ -254,6 +254,8 @@ def test_a_closed_loop_gains_less_than_decoding_does_by_what_prefill_takes() -> 
     assert advice["prefill_share"] > 0.2
     rates = [one["request_rate_per_s"]["value"] for one in loop["capacity"]]
     assert gain == pytest.approx(rates[0] / rates[1])
+    longer = planned(workload=workload, simulation={"requests": 240, "replications": 5})["capacity"][0]
+    assert rates[0] == pytest.approx(longer["request_rate_per_s"]["value"], rel=0.05)  # start and end are left out
     assert [limit["name"] for limit in row["limits"]] == ["TTFT p95", "TPOT p95"]
 
 
