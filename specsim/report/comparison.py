@@ -75,8 +75,8 @@ def _speeds(rows: Sequence[Row]) -> None:
         note="Speedup: plain decoding's mean TPOT over the system's. ±: its 90 % interval over stretches of the same"
         " requests, of chance alone; the errors of profile and evidence, which `specsim plan` counts, come on top."
         " Tokens/s: output, from the first arrival to the last finish; under open arrivals it is what arrives unless a"
-        " system cannot keep up. In a closed loop, no user's first or last request counts. Where there are several drafters or lengths, each system has those that the closed form finds fastest at"
-        " this load." + waits * alone,
+        " system cannot keep up. In a closed loop, no user's first or last request counts. Where there are several"
+        " drafters or lengths, each system has those that the closed form finds fastest at this load." + waits * alone,
     )
 
 
