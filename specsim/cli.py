@@ -114,7 +114,7 @@ def hardware(json: Json = False) -> None:  # noqa: FBT002 - typer reads the defa
 def verify(
     sampler: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="What to import and judge.")],
     algorithm: Annotated[
-        str, typer.Option(metavar="RULE", help="Claimed rule (token, block, point_mass, ...), or lossless.")
+        str, typer.Option(metavar="RULE", help="Claimed rule (token, block, recursive, ...), or lossless.")
     ] = "token",
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Parameter of the rule. Repeats.")
@@ -127,6 +127,9 @@ def verify(
     budget_s: Annotated[float, typer.Option(metavar="SECONDS", help="Time that the sampler may take in all.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Seed of the cases' drafts and of the Generator handed over.")] = 0,
     arrays: Annotated[str, typer.Option(help="What arrays the sampler takes: numpy or torch.")] = "numpy",
+    drafts: Annotated[
+        int | None, typer.Option(metavar="K", help="Drafts a position, of a rule for several (2).")
+    ] = None,
     takes: Annotated[str, typer.Option(help="What numbers it takes: probabilities or logits.")] = "probabilities",
     json: Json = False,  # noqa: FBT002 - typer reads the default
 ) -> int:
@@ -144,6 +147,7 @@ def verify(
         seed=seed,
         arrays=arrays,
         takes=takes,
+        drafts=drafts,
         as_json=json,
     )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -25,29 +26,64 @@ def run(
     seed: int,
     arrays: str,
     takes: str,
+    drafts: int | None,
     as_json: bool,
 ) -> int:
     """Import ``package.module:function``, judge it, print the verdict and return the exit status."""
+    from specsim.verification.node_oracle import check_node_sampler
+    from specsim.verification.nodes import MATCHING
     from specsim.verification.oracle import Level, check_sampler
 
     if level not in get_args(Level):
         raise InputError(f"{level!r}: give one of {', '.join(get_args(Level))}", field="--level")
     parameters = _parameters(options)
-    with redirect_stdout(sys.stderr):  # what the module prints is not the verdict
-        verdict = check_sampler(
-            imported(sampler),
-            None if algorithm == "lossless" else algorithm,
-            level=cast("Level", level),
-            alpha=alpha,
-            detect_tv=detect_tv,
-            budget_s=budget_s,
-            seed=seed,
-            arrays=cast('Literal["numpy", "torch"]', arrays),
-            takes=cast('Literal["probabilities", "logits"]', takes),
-            **parameters,
-        )
+    if algorithm in MATCHING:
+        fixed = {"--level": (level, "auto"), "--arrays": (arrays, "numpy"), "--takes": (takes, "probabilities")}
+        for flag, (given, only) in {**fixed, "--option": (parameters, {})}.items():
+            if given != only:
+                raise InputError(f"the rule {algorithm!r} for several drafts has {only or 'none'} alone", field=flag)
+    elif drafts is not None:
+        raise InputError(f"is of rules for several drafts at one position: {', '.join(MATCHING)}", field="--drafts")
+    with _stdout_kept():
+        if algorithm in MATCHING:
+            verdict = check_node_sampler(
+                imported(sampler),
+                algorithm,
+                k=2 if drafts is None else drafts,
+                alpha=alpha,
+                detect_tv=detect_tv,
+                budget_s=budget_s,
+                seed=seed,
+            )
+        else:
+            verdict = check_sampler(
+                imported(sampler),
+                None if algorithm == "lossless" else algorithm,
+                level=cast("Level", level),
+                alpha=alpha,
+                detect_tv=detect_tv,
+                budget_s=budget_s,
+                seed=seed,
+                arrays=cast('Literal["numpy", "torch"]', arrays),
+                takes=cast('Literal["probabilities", "logits"]', takes),
+                **parameters,
+            )
     print(verdict.to_json() if as_json else verdict)
     return verdict.exit_code
+
+
+@contextmanager
+def _stdout_kept() -> Iterator[None]:
+    """What others print, in Python or below it, goes to stderr: stdout is the verdict's."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def imported(where: str) -> Callable[..., Any]:

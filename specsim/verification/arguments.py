@@ -13,6 +13,7 @@ import numpy as np
 from specsim.errors import InputError
 from specsim.verification.case import Case
 from specsim.verification.exact import CHAIN_RULES, check_own_rule, unknown_algorithm
+from specsim.verification.nodes import MATCHING
 from specsim.verification.parameters import RANGES, check_parameters
 
 
@@ -63,6 +64,12 @@ def check_claim(algorithm: Any, options: Mapping[str, Any], taken: Callable[...,
         check_own_rule(algorithm, options)
     elif isinstance(algorithm, str) and algorithm in CHAIN_RULES:
         check_parameters(algorithm, CHAIN_RULES[algorithm], options)
+    elif algorithm in MATCHING:
+        line = f"{algorithm!r} is a rule for several drafts at one position: judge it with check_node_sampler"
+        raise InputError(f"{line} of specsim.verification.node_oracle", field="algorithm")
+    elif algorithm in ("traversal", "greedy_multipath"):
+        line = f"{algorithm!r} verifies a whole tree, and samplers of trees have no judge here"
+        raise InputError(f"{line}; exact_law gives the rule's law", field="algorithm")
     else:
         raise unknown_algorithm(algorithm, list(CHAIN_RULES))
 

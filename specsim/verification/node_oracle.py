@@ -9,6 +9,7 @@ import numpy as np
 
 from specsim.errors import InputError
 from specsim.verification import statistics
+from specsim.verification.arguments import check_callable, check_seconds, check_share, check_whole
 from specsim.verification.batched import Ints
 from specsim.verification.case import Case, Number, random_case
 from specsim.verification.coins import Weights, law_of
@@ -44,8 +45,14 @@ def check_node_sampler(
     """Judge ``sampler(p [B, V], q [B, V], drafts [B, k], rng) -> (tokens [B], accepted [B], -1 for none)``.
 
     ``algorithm`` is a name of ``nodes.MATCHING``; drafts are drawn as it needs unless ``drafting`` says how the
-    subject's are. Every pair's rows are mixed in one batch. Raises InputError for wrong arguments.
+    subject's are. Every pair's rows are mixed in one batch. No cause is looked for and no broken samplers are run.
+    Raises InputError for wrong arguments.
     """
+    check_callable(sampler, "sampler")
+    check_share(alpha=alpha, detect_tv=detect_tv, power=power)
+    check_seconds(budget_s=budget_s)
+    check_whole(1, k=k)
+    check_whole(0, seed=seed)
     if algorithm not in MATCHING:
         raise unknown_algorithm(algorithm, list(MATCHING))
     pairs = standard_pairs() if pairs is None else list(pairs)
@@ -91,7 +98,8 @@ def check_node_sampler(
         (token, index), seen, wanted, z = fit.worst
         which = f"draft {index - 1}" if index else "no draft"
         line = f"pair {c}: token {token} with {which} accepted: p = {p_value:.2g}"
-        witness = Witness(f"pair {c}", (), int(token), seen, wanted, z)
+        target, draft = (tuple(float(x) for x in row) for row in pairs[c])
+        witness = Witness(f"pair {c}", (), int(token), seen, wanted, z, target=(target,), draft=(draft,))
         return Verdict(
             "rejected", claim, (Finding("wrong_law", line),), witness, None, None, p_value, alpha, power, len(case)
         )

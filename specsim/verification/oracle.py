@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -77,13 +78,44 @@ def check_sampler(
     trial = Trial(Claim(algorithm, options), suite, alpha, detect_tv, power, max_rows, budget_s, seed)
     guarded = Guarded(sampler, budget_s=budget_s, arrays=arrays, takes=takes)
     try:
-        return _judged(trial, guarded, level)
+        verdict = _judged(trial, guarded, level)
     except SamplerFault as fault:
         status: Literal["rejected", "inconclusive"] = "inconclusive" if fault.finding.weight == "stops" else "rejected"
         claim = trial.claim.at(level)
-        return Verdict(status, claim, (fault.finding,), alpha=alpha, power=power, error=fault.__cause__)
+        verdict = Verdict(status, claim, (fault.finding,), alpha=alpha, power=power, error=fault.__cause__)
     finally:
         guarded.close()
+    asked = {
+        "level": level,
+        "alpha": alpha,
+        "detect_tv": detect_tv,
+        "power": power,
+        "max_rows": max_rows,
+        "budget_s": budget_s,
+        "arrays": arrays,
+        "takes": takes,
+    }
+    return _repeatable(verdict, trial, asked, own_cases=cases is not None)
+
+
+def _repeatable(verdict: Verdict, trial: Trial, asked: Mapping[str, Any], *, own_cases: bool) -> Verdict:
+    """The verdict with the call that gives it again, and the rows that its witness was seen on."""
+    defaults = inspect.signature(check_sampler).parameters
+    given = {name: value for name, value in asked.items() if value != defaults[name].default}
+    named = {**given, "seed": trial.seed, **trial.claim.options}
+    algorithm = trial.claim.algorithm
+    rule = rule_name(algorithm) if callable(algorithm) else repr(algorithm)
+    told = [rule, *(["cases=cases"] if own_cases else []), *(f"{name}={value!r}" for name, value in named.items())]
+    verdict = replace(verdict, seed=trial.seed, call=f"check_sampler(sampler, {', '.join(told)})")
+    case = next((c for c in trial.suite if verdict.witness is not None and c.name == verdict.witness.case), None)
+    if verdict.witness is None or case is None:
+        return verdict
+    string = (*verdict.witness.prefix, verdict.witness.token)
+    prefixes = [string[:i] for i in range(len(string))]
+    target, draft = (
+        tuple(tuple(float(x) for x in table[s]) for s in prefixes if s in table) for table in (case.target, case.draft)
+    )
+    return replace(verdict, witness=replace(verdict.witness, target=target, draft=draft[: case.gamma]))
 
 
 class SamplerRejected(AssertionError):  # noqa: N818 - an assertion that failed

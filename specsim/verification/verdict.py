@@ -35,7 +35,8 @@ class Witness:
 
     ``event`` says what was counted: rounds that "emit exactly" prefix and token, or the token that "follows" the
     prefix. ``observed`` and ``expected`` are its probabilities, ``deviation`` the standard errors between them:
-    infinite for an impossible event, and by interception, which has no error.
+    infinite for an impossible event, and by interception, which has no error. ``target`` and ``draft`` are the case's
+    rows from the first position to the token's, as many as it has.
     """
 
     case: str
@@ -45,6 +46,8 @@ class Witness:
     expected: float
     deviation: float
     event: Literal["emits exactly", "follows"] = "emits exactly"
+    target: tuple[tuple[float, ...], ...] = ()
+    draft: tuple[tuple[float, ...], ...] = ()
 
     @property
     def away(self) -> str:
@@ -65,9 +68,9 @@ class Verdict:
 
     ``min_detectable_tv`` is the smallest total variation, in any case of the suite, that would have been rejected with
     probability ``power``: a pass says nothing about less. ``controls`` names deliberately broken samplers that the same
-    budget rejected. ``explanation`` says which known mistakes fit what was
-    emitted (``causes`` are their names, the likeliest first), or that none does. ``error`` is what the sampler
-    raised, which is no part of the JSON.
+    budget rejected. ``explanation`` says which known mistakes fit what was emitted (``causes`` are their names, the
+    likeliest first), or that none does. ``call`` was made with ``seed``, and gives the same again. ``error`` is what
+    the sampler raised, which is no part of the JSON.
     """
 
     status: Status
@@ -84,6 +87,8 @@ class Verdict:
     controls: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
     causes: tuple[str, ...] = ()
+    seed: int | None = None
+    call: str | None = None
     error: BaseException | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -109,6 +114,10 @@ class Verdict:
             lines.append(
                 f"  witness: case {w.case}, {w.described}: observed {w.observed:.6g}, expected {w.expected:.6g}{w.away}"
             )
+            for which, rows in (("target", w.target), ("draft", w.draft)):
+                if rows:
+                    told = ", ".join("[" + ", ".join(f"{x:.6g}" for x in row) + "]" for row in rows)
+                    lines.append(f"    {which} rows there: {told}")
         lines += [f"  {finding.name}: {finding.line}" for finding in self.findings]
         if self.explanation:
             lines.append(f"  likeliest cause: {self.explanation}")
@@ -119,6 +128,8 @@ class Verdict:
             )
         elif self.passed:
             lines.append(f"  levels: {', '.join(self.levels)}")
+        if self.call and not self.passed:
+            lines.append(f"  again: {self.call}")
         if self.controls:
             lines.append(f"  broken samplers rejected at the same budget: {', '.join(self.controls)}")
         return "\n".join(lines)

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 MODULE = """
+import os
 import numpy as np
 from specsim.verification.batched import token
+from specsim.verification.lookup import NodeRuleSampler
+from specsim.verification.nodes import recursive
 from specsim.verification.batched_lossy import lenience
 from specsim.verification.mutants import MUTANTS
 
@@ -24,6 +27,16 @@ def raises(target, draft, tokens, rng):
 def never(target, draft, tokens, rng):
     while True:
         pass
+
+def loud(target, draft, tokens, rng):
+    print("seen by Python")
+    os.write(1, b"seen below it")
+    return token(target, draft, tokens, rng)
+
+node = NodeRuleSampler(recursive)
+
+def first_draft(p, q, drafts, rng):
+    return drafts[:, 0], np.zeros(len(p), dtype=int)
 
 number = 3
 print("loading")  # not part of a verdict
@@ -63,6 +76,24 @@ def test_a_sampler_that_never_returns_ends(here: Path) -> None:
     assert "time_budget" in stuck.stdout
 
 
+def test_what_a_sampler_prints_is_not_the_verdict(here: Path) -> None:
+    ran = verify(here, "my_engine:loud", "--json", "--level", "hostile")
+    assert json.loads(ran.stdout)["passed"] is True
+    assert "seen by Python" in ran.stderr
+    assert "seen below it" in ran.stderr
+
+
+def test_rules_for_several_drafts_are_judged_at_one_node(here: Path) -> None:
+    given = ("--algorithm", "recursive", "--detect-tv", "0.05", "--drafts", "3")
+    right = verify(here, "my_engine:node", *given)
+    assert right.returncode == 0, right.stderr
+    assert "the 'recursive' rule for 3 drafts" in right.stdout
+    wrong = verify(here, "my_engine:first_draft", *given, "--json")
+    assert wrong.returncode == 1
+    witness = json.loads(wrong.stdout)["witness"]
+    assert sum(witness["target"][0]) == pytest.approx(1.0)
+
+
 def test_parameters_of_a_rule_are_options(here: Path) -> None:
     given = ("--algorithm", "lenience", "--option", "factor=0.75", "--level", "interception")
     assert verify(here, "my_engine:lenient", *given).returncode == 0
@@ -78,6 +109,13 @@ def test_parameters_of_a_rule_are_options(here: Path) -> None:
         (("--takes", "scores"), "takes: 'scores'"),
         (("--level", "deep"), "--level"),
         (("--alpha", "2"), "alpha"),
+        (("--algorithm", "traversal"), "samplers of trees have no judge here; exact_law"),
+        (("--drafts", "3"), "--drafts: is of rules for several drafts"),
+        (
+            ("--algorithm", "recursive", "--level", "hostile"),
+            "--level: the rule 'recursive' for several drafts has auto",
+        ),
+        (("--algorithm", "recursive", "--drafts", "0"), "k: 0: give a whole number"),
         (("--seed", "-1"), "seed: -1: give a whole number"),
         (("--budget-s", "nan"), "budget_s: nan"),
         (("--budget-s", "-1"), "budget_s: -1"),

@@ -233,6 +233,22 @@ def test_the_verdict_prints_and_serialises() -> None:
     assert document["witness"]["case"]
 
 
+def test_a_rejection_can_be_repeated_from_what_it_prints() -> None:
+    sampler = MUTANTS[1].sampler()
+    verdict = check_sampler(sampler, "token", level="statistical", detect_tv=0.05, seed=7)
+    again = eval(verdict.call, {"check_sampler": check_sampler, "sampler": sampler})
+    assert again == verdict
+    assert f"again: {verdict.call}" in str(verdict)
+    document = json.loads(verdict.to_json())
+    assert document["seed"] == 7
+    case = next(case for case in standard_cases() if case.name == document["witness"]["case"])
+    prefix = tuple(document["witness"]["prefix"])
+    assert document["witness"]["target"] == [
+        [float(x) for x in case.target[prefix[:i]]] for i in range(len(prefix) + 1)
+    ]
+    assert document["witness"]["draft"][0] == [float(x) for x in case.draft[()]]
+
+
 def test_the_suite_tells_prefixes_apart_and_rows_of_a_group_are_what_they_say() -> None:
     cases = standard_cases()
     assert len({case.name for case in cases}) == len(cases)
