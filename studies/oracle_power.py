@@ -1,6 +1,6 @@
 """What the oracle kills, beside the statistics that engines' own tests use; its false alarms; its speed.
 
-``python -m studies.oracle_power`` prints the committed tables; ``--measure [FOLDER]`` measures anew first (about three
+``python -m studies.oracle_power`` prints the committed tables; ``--measure [FOLDER]`` measures anew first (about four
 minutes of processor time; ``--tiny`` in seconds). The field's statistics (``field_statistics``) are driven by the same
 mutants; ours uses the standard cases.
 """
@@ -36,11 +36,12 @@ from specsim.verification.node_oracle import check_node_sampler
 from specsim.verification.oracle import Level, check_sampler
 from specsim.verification.pipeline import check_pipeline, controls
 from specsim.verification.suite import small_cases, standard_cases
+from studies.diagnoses import diagnoses, named_rightly, summary
 from studies.false_alarms import LEVELS, false_alarms, too_often
 from studies.field_statistics import FIELD
 
 RESULTS = Path(__file__).parent / "results" / "oracle_power"
-TABLES = ("kills", "others", "alarms", "speed")
+TABLES = ("kills", "others", "alarms", "speed", "diagnoses")
 DETECT_TV = 0.01
 RUNS = {"vLLM v0": 3, "vLLM v1": 3}
 """Runs that must all reject, where a statistic's threshold leaves much to chance; one run for the others."""
@@ -63,12 +64,15 @@ TINY = Size(tuple(m for m in MUTANTS if m.name in ("accepts everything", "accept
 
 @dataclass(frozen=True)
 class Power:
-    """Tables: kills of chain mutants by test, of other mutants by level, small p-values of right samplers, speed."""
+    """Tables: kills of chain mutants by test, of other mutants by level, small p-values of right samplers, speed, and
+    what mistakes are said to be.
+    """
 
     kills: pd.DataFrame
     others: pd.DataFrame
     alarms: pd.DataFrame
     speed: pd.DataFrame
+    diagnoses: pd.DataFrame
 
     @property
     def reached(self) -> dict[str, bool]:
@@ -80,6 +84,7 @@ class Power:
             f"the joint law kills every law at TV {DETECT_TV:g} or more": bool(
                 k.loc[k["tv"] >= DETECT_TV, "joint law"].all()
             ),
+            "no mistake is given another's name": named_rightly(self.diagnoses),
             "every other mutant is killed": bool(self.others["killed"].all()),
             "right samplers' p-values are super-uniform": not any(
                 too_often(share, seeds, level)
@@ -98,6 +103,7 @@ def measure(size: Size, folder: Path, say: Callable[[str], None]) -> None:
         ("alarms", false_alarms(size.seeds, size.few)),
         ("others", others()),
         ("kills", kills(size)),
+        ("diagnoses", diagnoses(size.mutants, size.detect_tv)),
     ):
         start = time.process_time()
         table = pd.DataFrame(list(rows))
@@ -219,6 +225,7 @@ def report(power: Power) -> str:
         _table(pd.concat([marks, pd.DataFrame([totals])])),
         "other mutants: " + ", ".join(f"{kind} {row['sum']} of {row['size']}" for kind, row in by_kind.iterrows()),
         *([f"not killed: {'; '.join(alive)}"] if alive else []),
+        summary(power.diagnoses),
         "share of right samplers' runs with small p-values (at most the level, but for chance):\n"
         + _table(power.alarms),
         _table(power.speed.assign(at_least=np.where(power.speed["at_least"], "at least", "at most"))),

@@ -13,9 +13,12 @@ from specsim.verification.batch_mutants import BATCH_MUTANTS
 from specsim.verification.batched import LOSSLESS
 from specsim.verification.engine import FAULTS
 from specsim.verification.input_mutants import INPUT_MUTANTS
+from specsim.verification.lookup import RuleSampler
 from specsim.verification.mutants import MUTANTS
 from specsim.verification.node_mutants import NODE_MUTANTS
+from specsim.verification.oracle import check_sampler
 from specsim.verification.pipeline import controls
+from studies.diagnoses import HOW, UNLISTED, named_rightly, summary
 from studies.false_alarms import LEVELS, chain_p_values, node_p_values, too_often, traversal_p_values
 from studies.field_statistics import FIELD
 from studies.oracle_power import OURS, TINY, kills, main, read, report
@@ -36,6 +39,23 @@ def test_the_committed_tables_are_of_every_mutant_and_reach_the_targets(capsys: 
     printed = capsys.readouterr().out
     assert "MISSED" not in printed
     assert f"killed of {len(MUTANTS)}" in printed
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("name", UNLISTED)
+def test_an_unknown_mistake_is_not_given_a_name(name: str, how: str) -> None:
+    verdict = check_sampler(RuleSampler(UNLISTED[name]), "token", level=HOW[how], detect_tv=0.02)
+    assert verdict.status == "rejected"
+    assert verdict.causes == ()
+    assert verdict.explanation == "none of the known mistakes"
+
+
+def test_the_committed_diagnoses_are_of_every_mistake() -> None:
+    table = read().diagnoses
+    assert list(table["sampler"]) == [*(m.name for m in MUTANTS), *UNLISTED]
+    wrong = table.assign(**{"by counts": "another"})
+    assert not named_rightly(wrong)
+    assert "another" in summary(wrong)
 
 
 def test_our_levels_kill_more_than_any_statistic_in_use() -> None:

@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 
 from specsim.verification import (
-    chains,
     check_sampler,
     distortion,
     exact_law,
     expected_tokens,
     statistics,
     tv,
-    wrong_chains,
 )
 from specsim.verification.batch_mutants import BATCH_MUTANTS
 from specsim.verification.batched import token
-from specsim.verification.chains import Stop, argmax, chain_law, greedy, ratio
-from specsim.verification.coins import pick_with
+from specsim.verification.chains import chain_law
 from specsim.verification.diagnosis import mixed_laws
 from specsim.verification.engine import FAULTS
 from specsim.verification.exact import chain_rule
@@ -93,46 +90,6 @@ def test_token_verification_sold_as_another_rule_is_named() -> None:
         verdict = check_sampler(token, claim, **QUICK)
         assert verdict.status == "rejected"
         assert verdict.causes == (cause,)
-
-
-def odd(p, q, d, coins):
-    return Stop((0,), None) if coins.accept(0).below(0.5) else greedy(p, q, d, coins)
-
-
-def bonus_by_the_first_coin(p, q, d, coins):
-    stop = chains.token(p, q, d, coins)
-    return Stop((*d, pick_with(coins.accept(0), p[-1])), None) if len(stop.tokens) == len(d) else stop
-
-
-def leaking_residual(p, q, d, coins):
-    stop = chains.token(p, q, d, coins)
-    return stop if len(stop.tokens) == len(d) else Stop(stop.tokens, [float(x) + 1e-3 for x in stop.weights])
-
-
-UNLISTED = {
-    "greedy half of the time": odd,
-    "target at temperature 0.9": wrong_chains.at_temperature(1 / 0.9),
-    "draft at temperature 0.9": wrong_chains.with_draft_at_temperature(1 / 0.9),
-    "accepts with a power of the ratio": wrong_chains.token_with(
-        accept=wrong_chains.by(lambda p, q, d, i: float(min(1, ratio(p[i][d[i]], q[i][d[i]]))) ** 1.05)
-    ),
-    "accepts the argmax outright": wrong_chains.token_with(
-        accept=wrong_chains.by(lambda p, q, d, i: 1 if d[i] == argmax(p[i]) else ratio(p[i][d[i]], q[i][d[i]]))
-    ),
-    "the first coin picks the bonus": bonus_by_the_first_coin,
-    "residual with a thousandth more everywhere": leaking_residual,
-    "a coin of 6 bits": wrong_chains.token_with(accept=wrong_chains.uniform_of_bits(6)),
-}
-"""Mistakes of nobody's, near those that have names."""
-
-
-@pytest.mark.parametrize("level", ["statistical", "interception"])
-@pytest.mark.parametrize("name", UNLISTED)
-def test_an_unknown_mistake_is_not_given_a_name(name: str, level) -> None:
-    verdict = check_sampler(RuleSampler(UNLISTED[name]), "token", level=level, detect_tv=0.02)
-    assert verdict.status == "rejected"
-    assert verdict.causes == ()
-    assert verdict.explanation == "none of the known mistakes"
 
 
 def test_the_declared_rule_is_no_cause_of_its_own_rejection() -> None:
