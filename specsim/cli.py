@@ -114,7 +114,7 @@ def hardware(json: Json = False) -> None:  # noqa: FBT002 - typer reads the defa
 def verify(
     sampler: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="What to import and judge.")],
     algorithm: Annotated[
-        str, typer.Option(metavar="RULE", help="Claimed rule (token, block, recursive, ...), or lossless.")
+        str, typer.Option(metavar="RULE", help="Claimed rule (token, block, ..., MODULE:RULE), or lossless.")
     ] = "token",
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Parameter of the rule. Repeats.")

@@ -58,7 +58,7 @@ def run(
         else:
             verdict = check_sampler(
                 imported(sampler),
-                None if algorithm == "lossless" else algorithm,
+                _claimed(algorithm),
                 level=cast("Level", level),
                 alpha=alpha,
                 detect_tv=detect_tv,
@@ -86,31 +86,38 @@ def _stdout_kept() -> Iterator[None]:
         os.close(kept)
 
 
-def imported(where: str) -> Callable[..., Any]:
+def imported(where: str, field: str = "SAMPLER") -> Callable[..., Any]:
     """The object at ``package.module:function``, after saying on stderr which module is imported."""
     module, _, name = where.partition(":")
     if not module or not name:
-        raise InputError(f"{where!r}: give package.module:function", field="SAMPLER")
+        raise InputError(f"{where!r}: give package.module:function", field=field)
     print(f"importing {module} (from {Path.cwd()} or the installed packages)", file=sys.stderr)
     sys.path.insert(0, str(Path.cwd()))
     try:
         found: Any = importlib.import_module(module)
     except (Exception, SystemExit) as error:  # a script that ends itself is no module
         line = " ".join(str(error).split())
-        raise InputError(f"{module!r} can't be imported: {type(error).__name__}: {line}", field="SAMPLER") from error
+        raise InputError(f"{module!r} can't be imported: {type(error).__name__}: {line}", field=field) from error
     finally:
         sys.path.pop(0)
     for part in name.split("."):
         if not hasattr(found, part):
-            raise InputError(f"module {module!r} has no {name!r}", field="SAMPLER")
+            raise InputError(f"module {module!r} has no {name!r}", field=field)
         found = getattr(found, part)
     if not callable(found):
-        raise InputError(f"{where!r} is a {type(found).__name__}, not something to call", field="SAMPLER")
+        raise InputError(f"{where!r} is a {type(found).__name__}, not something to call", field=field)
     return cast("Callable[..., Any]", found)
 
 
+def _claimed(algorithm: str) -> str | Callable[..., Any] | None:
+    """A rule's name, somebody's own rule at ``package.module:function``, or None for losslessness alone."""
+    if ":" in algorithm:
+        return imported(algorithm, "--algorithm")
+    return None if algorithm == "lossless" else algorithm
+
+
 def _parameters(options: Sequence[str]) -> dict[str, Any]:
-    """``name=value`` pairs, values as TOML writes them (a bare word is text)."""
+    """``name=value`` pairs, values as TOML writes them (``.75`` is a number too, and a bare word text)."""
     given: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
@@ -119,5 +126,8 @@ def _parameters(options: Sequence[str]) -> dict[str, Any]:
         try:
             given[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
-            given[name] = value
+            try:
+                given[name] = float(value)
+            except ValueError:
+                given[name] = value
     return given

@@ -81,7 +81,8 @@ def check_node_sampler(
         unchanged(("p", "q", "drafts"), given, (p, q, drafts))
     except SamplerFault as fault:
         status = "inconclusive" if fault.finding.weight == "stops" else "rejected"
-        return Verdict(status, claim, (fault.finding,), alpha=alpha, power=power)  # type: ignore[arg-type]
+        faults = (fault.finding,)
+        return Verdict(status, claim, faults, alpha=alpha, power=power, error=fault.__cause__)  # type: ignore[arg-type]
     finally:
         guarded.close()
     worst: tuple[float, int, statistics.Fit] | None = None

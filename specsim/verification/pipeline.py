@@ -68,7 +68,7 @@ def check_pipeline(
         rollout = _rollout(guarded.call(case, rows, np.random.default_rng(seed)), rows, length, case)
     except SamplerFault as fault:
         status = "inconclusive" if fault.finding.weight == "stops" else "rejected"
-        return replace(verdict, status=status, findings=(fault.finding,))  # type: ignore[arg-type]
+        return replace(verdict, status=status, findings=(fault.finding,), error=fault.__cause__)  # type: ignore[arg-type]
     finally:
         guarded.close()
     findings, witness, p_values = list(_bookkeeping(rollout, case)), None, []
@@ -96,7 +96,7 @@ def assert_pipeline(engine: Engine, case: Case | None = None, **arguments: Any) 
     """Raise SamplerRejected unless ``check_pipeline`` finds the engine consistent."""
     verdict = check_pipeline(engine, case, **arguments)
     if not verdict.passed:
-        raise SamplerRejected(verdict)
+        raise SamplerRejected(verdict) from verdict.error
     return verdict
 
 

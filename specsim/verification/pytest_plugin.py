@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from specsim.verification.chains import ChainRule
     from specsim.verification.verdict import Verdict
 
 
@@ -42,7 +43,9 @@ class SpecOracle:
     alpha: float
     detect_tv: float
 
-    def check(self, sampler: Callable[..., Any], algorithm: str | None = "token", **arguments: Any) -> Verdict:
+    def check(
+        self, sampler: Callable[..., Any], algorithm: str | ChainRule | None = "token", **arguments: Any
+    ) -> Verdict:
         """Judge without failing."""
         from specsim.verification.oracle import check_sampler
 
@@ -55,7 +58,7 @@ class SpecOracle:
         __tracebackhide__ = True
         return assert_lossless(sampler, **self._budget(arguments))
 
-    def assert_law(self, sampler: Callable[..., Any], algorithm: str, **arguments: Any) -> Verdict:
+    def assert_law(self, sampler: Callable[..., Any], algorithm: str | ChainRule, **arguments: Any) -> Verdict:
         """Fail unless counts and tokens have the rule's joint law."""
         from specsim.verification.oracle import assert_law
 

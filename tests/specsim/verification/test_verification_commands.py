@@ -11,9 +11,11 @@ import pytest
 
 MODULE = """
 import os
+from functools import partial
 import numpy as np
 from specsim.verification.batched import token
-from specsim.verification.lookup import NodeRuleSampler
+from specsim.verification.chains import Stop
+from specsim.verification.lookup import NodeRuleSampler, RuleSampler
 from specsim.verification.nodes import recursive
 from specsim.verification.batched_lossy import lenience
 from specsim.verification.mutants import MUTANTS
@@ -33,6 +35,11 @@ def loud(target, draft, tokens, rng):
     os.write(1, b"seen below it")
     return token(target, draft, tokens, rng)
 
+def hopeful(p, q, drafts, coins, *, odds):
+    n = next((i for i in range(len(drafts)) if not coins.accept(i).below(odds)), len(drafts))
+    return Stop(drafts[:n], p[n])
+
+does_hope = RuleSampler(partial(hopeful, odds=0.5))
 node = NodeRuleSampler(recursive)
 
 def first_draft(p, q, drafts, rng):
@@ -83,6 +90,15 @@ def test_what_a_sampler_prints_is_not_the_verdict(here: Path) -> None:
     assert "seen below it" in ran.stderr
 
 
+def test_a_rule_of_ones_own_is_claimed_from_the_shell(here: Path) -> None:
+    given = ("--algorithm", "my_engine:hopeful", "--level", "interception")
+    assert verify(here, "my_engine:does_hope", *given, "--option", "odds=0.5").returncode == 0
+    assert verify(here, "my_engine:does_hope", *given, "--option", "odds=0.6").returncode == 1
+    absent = verify(here, "my_engine:token", "--algorithm", "my_engine:nothing")
+    assert absent.returncode == 2
+    assert "--algorithm: module 'my_engine' has no 'nothing'" in absent.stderr
+
+
 def test_rules_for_several_drafts_are_judged_at_one_node(here: Path) -> None:
     given = ("--algorithm", "recursive", "--detect-tv", "0.05", "--drafts", "3")
     right = verify(here, "my_engine:node", *given)
@@ -95,7 +111,7 @@ def test_rules_for_several_drafts_are_judged_at_one_node(here: Path) -> None:
 
 
 def test_parameters_of_a_rule_are_options(here: Path) -> None:
-    given = ("--algorithm", "lenience", "--option", "factor=0.75", "--level", "interception")
+    given = ("--algorithm", "lenience", "--option", "factor=.75", "--level", "interception")
     assert verify(here, "my_engine:lenient", *given).returncode == 0
     assert verify(here, "my_engine:lenient", "--algorithm", "lossless", "--level", "interception").returncode == 1
 
