@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 
 import numpy as np
 import simpy
@@ -10,7 +11,7 @@ import simpy
 from specsim.errors import InputError
 from specsim.simulation.cache_limits import CacheLimits
 from specsim.simulation.graph import Graph, batch_seconds
-from specsim.simulation.ledger import Ledger
+from specsim.simulation.ledger import Ledger, misfit
 from specsim.simulation.mixed import Chunk
 from specsim.simulation.outcome import Outcome
 from specsim.simulation.place import Place
@@ -45,7 +46,7 @@ def run_expanded(
     programs: by draft length (or by kind, where rounds of one length differ); ``rule`` chooses each round's and says
     what survives. Prompts run the program of the largest key. A round runs its legs as their predecessors end, then
     commits; a stream has one round at a time. A server prices the batch that it formed: decoding jobs of different
-    lengths as the longest of them, prompts beside them as chunks of at most ``chunk_tokens``. seats: streams at a time
+    lengths as the longest of them, prompts as chunks of at most ``chunk_tokens`` beside it. seats: streams at a time
     (None: a closed loop's concurrency, else all); a request waits for a seat in order of arrival. prompt_cached: no
     prefill; all tokens come from rounds. think_s: a closed loop's pause before request i; together: it forks and joins,
     the next ``concurrency`` requests arriving when all have ended. priority: of a job on priority servers, from
@@ -59,7 +60,8 @@ def run_expanded(
     caching; nothing of it is found again.
 
     Raises InputError for programs and places that don't fit (at once), for a length that has no program or a rule that
-    accepts more than was drafted (when it happens), and for a run that stops progressing, saying who waits for whom.
+    accepts more than was drafted or emits what it can't (when it happens), and for a run that stops progressing, saying
+    who waits for whom.
     """
     by_key = {programs.key: programs} if isinstance(programs, RoundProgram) else dict(programs)
     _check_programs(by_key)
@@ -179,13 +181,14 @@ class _Run:
         else:
             stream.k = self.rule.length(stream.i) if stream.next_k < 0 else stream.next_k
             stream.chunk, stream.next_k = None, -1
-        graph = self.graphs.get(stream.k)
-        if graph is None:
+        try:
+            graph = self.graphs[stream.k]
+        except (KeyError, TypeError):
             raise InputError(
-                f"asks for {stream.k} drafted tokens (request {stream.i}, {self.env.now:.6g} s); programs are given"
+                f"asks for {stream.k!r} drafted tokens (request {stream.i}, {self.env.now:.6g} s); programs are given"
                 f" for {', '.join(map(str, sorted(self.graphs)))}",
-                field=f"policy {type(self.rule).__name__}",
-            )
+                field=f"rule {type(self.rule).__name__}: length",
+            ) from None
         stream.graph = graph
         if self.limits is None:
             self.walk.start(stream)
@@ -209,10 +212,39 @@ class _Run:
 
     def _over(self, stream: Stream) -> None:
         """Its pass has come home."""
-        if self._commit(stream) if stream.chunk is None else self._computed(stream, stream.chunk):
+        if stream.chunk is None:
+            i, graph, now = stream.i, stream.graph, self.env.now
+            ledger = self.ledger
+            ledger.tally.decode(stream.k, 1, stream.kv)
+            made = self.rule.settle(i, stream.k)
+            try:
+                accepted, emitted = map(index, made if len(made) == 2 else self._less_dropped(i, *made))
+            except (TypeError, ValueError):
+                raise self._unsettled(stream, f"gives {made!r}, not two or three whole numbers") from None
+            if not (0 <= accepted <= graph.k and accepted <= emitted <= accepted + graph.bonus):
+                raise self._unsettled(stream, misfit(graph.k, accepted, emitted, graph.bonus))
+            if now - stream.sent_s > self.deadline_s + 1e-12:
+                accepted = emitted = 0
+            finished = ledger.round(i, now, graph.k, accepted, emitted)
+            stream.kv += emitted
+        else:
+            finished = self._computed(stream, stream.chunk)
+        if finished:
             self._finish(stream)
         else:
             self._begin(stream)
+
+    def _less_dropped(self, i: int, accepted: int, emitted: int, dropped: int) -> tuple[int, int]:
+        """Count what a round drafted ahead in vain."""
+        if index(dropped) < 0:
+            raise ValueError
+        self.ledger.waste(i, dropped)
+        return accepted, emitted
+
+    def _unsettled(self, stream: Stream, what: str) -> InputError:
+        return InputError(
+            f"{what} (request {stream.i}, {self.env.now:.6g} s)", field=f"rule {type(self.rule).__name__}: settle"
+        )
 
     def _computed(self, stream: Stream, chunk: Chunk) -> bool:
         """Count a chunk of the prompt; returns whether the request is finished."""
@@ -222,23 +254,6 @@ class _Run:
         stream.prompt_left -= tokens
         self.recomputed += last and (self.prompt_cached or self.ledger.emitted[stream.i] > 0)
         return last and self.ledger.prefilled(stream.i, self.env.now)
-
-    def _commit(self, stream: Stream) -> bool:
-        """Count a round and emit what survived; returns whether the request is finished."""
-        self.ledger.tally.decode(stream.k, 1, stream.kv)
-        accepted, emitted = self.rule.settle(stream.i, stream.k)
-        if self.env.now - stream.sent_s > self.deadline_s + 1e-12:
-            accepted = emitted = 0
-        finished = self.ledger.commit(
-            stream.i,
-            self.env.now,
-            drafted=stream.graph.k,
-            accepted=accepted,
-            emitted=emitted,
-            stage=stream.graph.last,
-        )
-        stream.kv += emitted
-        return finished
 
     def _finish(self, stream: Stream) -> None:
         del self.active[stream.i]

@@ -17,7 +17,7 @@ class Graph:
     """Legs, their prices, who follows whom, and how many end the round; checked against the topology."""
 
     def __init__(self, program: RoundProgram, topology: Topology, max_kv_tokens: int) -> None:
-        self.k = program.k
+        self.k, self.bonus = program.k, program.bonus
         self.legs = legs_of(program, topology.devices)
         self.prices = [LegPrice(leg, max_kv_tokens) for leg in self.legs]
         self.missing = [len(leg.after) for leg in self.legs]
@@ -31,6 +31,7 @@ class Graph:
         self.after_away = [tuple(j for j in after if j not in here[i]) for i, after in enumerate(self.after)]
         home = topology.home
         self.at_home = [home is None or home == leg.device for leg in self.legs]
+        self.devices = [leg.device for leg in self.legs]
         self.last = self.legs[-1].name
         for i, leg in enumerate(self.legs):
             for j in self.after[i]:
@@ -72,10 +73,17 @@ class LegPrice:
         """Seconds with prefill chunks beside them."""
         return self._pricer.mixed(sequences, kv_tokens, chunks)
 
+    def added(self, sequences: int, kv_tokens: float, chunks: tuple[Chunk, ...]) -> float:
+        """Seconds that prefill chunks add to an iteration that decodes."""
+        return self.mixed(sequences, kv_tokens, chunks) - self.decode(sequences, kv_tokens)
+
 
 def batch_seconds(jobs: Sequence[Job]) -> tuple[float, int]:
-    """Seconds of a batch, its decoding jobs as long as the longest and its prompts as chunks beside them; and how many
-    jobs decode. Where they run different passes, it lasts as long as the passes that take longest for all of it.
+    """Seconds of a batch, and how many of its jobs decode.
+
+    The decoding jobs are as long as the longest of them, prompts are chunks beside it. Where jobs run different passes,
+    the batch lasts as long as the passes that take longest for all of it. Prompts whose passes no decoding job runs add
+    what they add to their own program.
     """
     if len(jobs) == 1:
         price, kv, chunk, _ = jobs[0].what
@@ -84,16 +92,29 @@ def batch_seconds(jobs: Sequence[Job]) -> tuple[float, int]:
     chunks: list[Chunk] = []
     decoding = cached = 0
     longest: dict[str, LegPrice] = {}
+    prompts: dict[str, LegPrice] = {}
+    last: LegPrice | None = None
     for job in jobs:
         price, kv, chunk, _ = job.what
-        if chunk is None:
-            decoding += 1
-            cached += kv
-        else:
+        if chunk is not None:
             chunks.append(chunk)
-        known = longest.get(price.passes)
-        if known is None or price.k > known.k:
-            longest[price.passes] = price
+            prompts[price.passes] = price
+            continue
+        decoding += 1
+        cached += kv
+        if price is not last:
+            last = price
+            known = longest.get(price.passes)
+            if known is None or price.k > known.k:
+                longest[price.passes] = price
     if not chunks:
         return max(float(price.decode(decoding, cached)) for price in longest.values()), decoding
-    return max(float(price.mixed(decoding, cached, tuple(chunks))) for price in longest.values()), decoding
+    beside = tuple(chunks)
+    if not decoding:
+        return max(price.mixed(0, 0, beside) for price in prompts.values()), 0
+    took = max(price.mixed(decoding, cached, beside) for price in longest.values())
+    others = [price for passes, price in prompts.items() if passes not in longest]
+    if others:
+        alone = max(price.decode(decoding, cached) for price in longest.values())
+        took = max(took, alone + max(price.added(decoding, cached, beside) for price in others))
+    return took, decoding

@@ -10,6 +10,14 @@ from specsim.simulation.work import Tally
 from specsim.simulation.workload import Requests
 
 
+def misfit(drafted: int, accepted: int, emitted: int, bonus: int | None = None) -> str:
+    """What is wrong with a round's numbers."""
+    if not 0 <= accepted <= drafted:
+        return f"accepts {accepted} of {drafted} drafted tokens"
+    allowed = "" if bonus is None or emitted < accepted else f"; a bonus of {bonus} is all its program allows"
+    return f"emits {emitted} tokens though {accepted} were accepted{allowed}"
+
+
 class Ledger:
     """What every request has emitted, and when. The one place where tokens are committed."""
 
@@ -44,16 +52,15 @@ class Ledger:
 
         Raises InputError, naming the stage, where more was accepted than drafted, or nothing emitted that was accepted.
         """
-        if not 0 <= accepted <= drafted:
+        if not 0 <= accepted <= drafted or emitted < accepted:
             raise InputError(
-                f"accepts {accepted} of {drafted} drafted tokens (request {i}, {now:.6g} s); the rule is wrong",
+                f"{misfit(drafted, accepted, emitted)} (request {i}, {now:.6g} s); the rule is wrong",
                 field=f"stage {stage}",
             )
-        if emitted < accepted:
-            raise InputError(
-                f"emits {emitted} tokens though {accepted} were accepted (request {i}, {now:.6g} s); the rule is wrong",
-                field=f"stage {stage}",
-            )
+        return self.round(i, now, drafted, accepted, emitted)
+
+    def round(self, i: int, now: float, drafted: int, accepted: int, emitted: int) -> bool:
+        """The same for numbers that were checked."""
         self.rounds[i] += 1
         self.drafted[i] += drafted
         self.accepted[i] += accepted

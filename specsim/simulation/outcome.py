@@ -36,5 +36,5 @@ class Outcome:
 
     @property
     def wasted_tokens(self) -> int:
-        """Drafted tokens that did not survive, those drafted ahead in vain included."""
+        """Drafted tokens that did not survive, and those drafted ahead in vain as far as the rule says how many."""
         return int((self.result.drafted - self.result.accepted).sum())

@@ -61,6 +61,11 @@ class Pricer:
         if seconds is None:
             batch = Batch(sequences, int(kv_tokens), prefill=tuple(PrefillChunk(*chunk) for chunk in chunks))
             made = self.program.seconds(batch)
+            if not sequences and made == 0:
+                raise InputError(
+                    "computes a prompt in no time; give a pass prefill_s_per_token, or run with prompt_cached",
+                    field=self.program.name,
+                )
             self._check(made, f"{sequences} decoding sequences and prefill {chunks}")
             seconds = self._mixed[key] = float(made)
         return seconds

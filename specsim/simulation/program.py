@@ -66,7 +66,8 @@ class RoundProgram:
     """A draft/verify round of ``k`` drafted tokens (0: plain decoding) as passes, host work, and one commit.
 
     ``host`` prices work outside the passes (scheduling, sampling, rejection, input preparation). kind: what a round
-    rule calls it where rounds of one draft length differ in their passes; None where the draft length says all.
+    rule calls it where rounds of one draft length differ in their passes; None where the draft length says all. bonus:
+    tokens that a round emits at most beside the accepted ones, the correction or bonus token.
     """
 
     name: str
@@ -74,6 +75,7 @@ class RoundProgram:
     passes: tuple[Pass, ...]
     host: Callable[[Batch], StepTime]
     kind: int | None = None
+    bonus: int = 1
 
     @property
     def key(self) -> int:

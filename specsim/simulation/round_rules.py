@@ -22,15 +22,16 @@ class RoundRule(Protocol):
 
     ``length(stream)`` when the round begins: how many tokens it drafts (or its kind), a key of the programs.
     ``settle(stream, k)`` at its commit, with that key: (accepted, emitted), accepted in 0..drafted, the correction or
-    bonus counted in emitted alone.
+    bonus counted in emitted alone, which is accepted (no bonus) up to accepted + the program's ``bonus``, 1 unless it
+    says more. A third number: tokens that this round, or one before, drafted ahead and no round will verify.
     """
 
     def length(self, stream: int) -> int:
         """Tokens that the next round drafts."""
         ...
 
-    def settle(self, stream: int, k: int) -> tuple[int, int]:
-        """Accepted and emitted tokens of a round that drafted ``k``."""
+    def settle(self, stream: int, k: int) -> tuple[int, int] | tuple[int, int, int]:
+        """Accepted and emitted tokens of a round that drafted ``k``, and those drafted ahead in vain."""
         ...
 
 

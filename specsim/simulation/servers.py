@@ -18,7 +18,7 @@ from specsim.simulation.cache_limits import BlockPool
 
 Done = Callable[["Job"], Any]
 
-_NEVER = float("nan")
+_NEVER, _FOREVER = float("nan"), float("inf")
 
 
 class Job:
@@ -207,7 +207,7 @@ class Server:
 
     def _start(self, batch: list[Job]) -> None:
         seconds = self._price(batch)
-        if not 0 <= seconds < np.inf:
+        if not 0 <= seconds < _FOREVER:
             raise InputError(f"a batch of {len(batch)} takes {seconds} s", field=f"server {self.name}")
         now = self.env.now
         for job in batch:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from specsim.cost.shapes import Segment, StepShape, StepTime, Term, Trust
+from specsim.cost.shapes import Floats, Segment, StepShape, StepTime, Term, Trust
 from specsim.errors import InputError
 from specsim.simulation.program import Batch, Pass, RoundProgram
 
@@ -28,10 +29,11 @@ def timed_pass(
 ) -> Pass:
     """A pass of ``seconds``, a constant or a law of (sequences, cached tokens); prefill adds its time per token.
 
-    Raises InputError for a negative time.
+    Raises InputError for a negative time, and where a law fails on arrays (when it is first asked).
     """
-    if not callable(seconds) and not 0 <= seconds < np.inf:
-        raise InputError(f"{seconds} s; give 0 or more", field=f"stage {name}: seconds")
+    if not callable(seconds):
+        _check(seconds, f"stage {name}: seconds")
+    _check(prefill_s_per_token, f"stage {name}: prefill_s_per_token")
     if repeats < 0:
         raise InputError(f"{repeats} passes; give 0 or more", field=f"stage {name}: repeats")
 
@@ -44,8 +46,7 @@ def timed_pass(
     def cost(step: StepShape) -> StepTime:
         decode = step.segments[0]
         n, kv = np.broadcast_arrays(np.asarray(decode.sequences, np.float64), np.asarray(decode.kv_tokens, np.float64))
-        value = np.asarray(seconds(n, kv) if callable(seconds) else seconds, dtype=np.float64)
-        total = np.where(n > 0, value, 0.0)
+        total = np.where(n > 0, _asked(seconds, n, kv, name) if callable(seconds) else float(seconds), 0.0)
         for chunk in step.segments[1:]:
             total = total + prefill_s_per_token * np.asarray(chunk.query_tokens, dtype=np.float64) / max(repeats, 1)
         trust = np.full(np.shape(total), Trust.TRANSFERRED, dtype=np.int8)
@@ -54,9 +55,28 @@ def timed_pass(
     return Pass(name, "given", shape, cost, repeats, device, after, bytes_in=bytes_in, prompt_bytes_in=prompt_bytes_in)
 
 
-def timed_program(name: str, k: int, *passes: Pass) -> RoundProgram:
-    """A round of given passes, without host work."""
-    return RoundProgram(name, k, passes, no_host)
+def timed_program(name: str, k: int, *passes: Pass, kind: int | None = None, bonus: int = 1) -> RoundProgram:
+    """A round of given passes, without host work; ``kind`` and ``bonus`` as a RoundProgram has them."""
+    return RoundProgram(name, k, passes, no_host, kind, bonus)
+
+
+def _check(seconds: float, field: str) -> None:
+    if not isinstance(seconds, Real) or not 0 <= seconds < np.inf:
+        raise InputError(f"{seconds!r} s; give 0 or more", field=field)
+
+
+def _asked(law: Seconds, n: Floats, kv: Floats, name: str) -> Floats:
+    field = f"stage {name}: seconds"
+    try:
+        made = np.asarray(law(n, kv), dtype=np.float64)
+        fits = np.broadcast_shapes(made.shape, n.shape) == n.shape
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"the law fails on arrays of sequences and cached tokens, which it must take: {error}", field=field
+        ) from error
+    if not fits:
+        raise InputError(f"the law makes shape {made.shape} of arrays of shape {n.shape}", field=field)
+    return made
 
 
 def no_host(batch: Batch) -> StepTime:

@@ -49,7 +49,7 @@ class Walk:
 
     def _run(self, stream: Stream, leg: int) -> None:
         graph = stream.graph
-        server = stream.at[graph.legs[leg].device][0]
+        server = stream.at[graph.devices[leg]][0]
         job = Job(stream, (graph.prices[leg], stream.kv, stream.chunk, leg), self._done)
         if self._priority is not None:
             job.priority = self._priority(stream.i, graph.legs[leg].name, self._env.now)
@@ -62,14 +62,14 @@ class Walk:
         for other in graph.after_here[leg]:
             self._arrived(stream, other)
         for other in graph.after_away[leg]:
-            self._carry(stream, graph.legs[leg].device, other)
+            self._carry(stream, graph.devices[leg], other)
         if graph.after[leg]:
             return
         if graph.at_home[leg]:
             self._came_home(stream)
         else:
             assert self._home is not None
-            link = self._link(stream, graph.legs[leg].device, self._home)
+            link = self._link(stream, graph.devices[leg], self._home)
             link.send(self._reply_bytes, lambda _: self._came_home(stream))
 
     def _carry(self, stream: Stream, origin: str, leg: int) -> None:

@@ -25,14 +25,16 @@ class Tally:
     """Work as it happens."""
 
     def __init__(self) -> None:
-        self._sequences: dict[int, int] = {}
-        self._cached: dict[int, float] = {}
+        self._rounds: dict[int, list[float]] = {}
         self._chunks: dict[int, Counter[Chunk]] = {}
 
     def decode(self, k: int, sequences: int, cached: float) -> None:
         """Rounds of ``k`` drafted tokens over so many cached tokens, summed."""
-        self._sequences[k] = self._sequences.get(k, 0) + sequences
-        self._cached[k] = self._cached.get(k, 0.0) + cached
+        so_far = self._rounds.get(k)
+        if so_far is None:
+            so_far = self._rounds[k] = [0, 0.0]
+        so_far[0] += sequences
+        so_far[1] += cached
 
     def prefill(self, k: int, chunks: Iterable[Chunk]) -> None:
         """Prompts' chunks that ran in an iteration of the program for ``k``."""
@@ -40,5 +42,5 @@ class Tally:
 
     def work(self) -> Work:
         """All of it until now."""
-        rounds = {k: (n, self._cached[k]) for k, n in self._sequences.items() if n}
+        rounds = {k: (int(n), cached) for k, (n, cached) in self._rounds.items() if n}
         return Work(rounds, {k: dict(chunks) for k, chunks in self._chunks.items()})

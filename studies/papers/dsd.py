@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,9 @@ CASES = ((0.7, 2, 7), (0.8, 3, 10), (0.9, 4, 16), (0.95, 7, 16))
 def reproduce() -> Reproduction:
     router_rows, router_checks = _routers()
     talks, states = conversations(), {times: states_seconds(times) for times in TIMES_RTT}
-    window_rows, window_checks = _windows(talks, states)
-    mode_rows, mode_checks = _modes(talks, states)
+    apart = {times: apart_seconds(times, talks, seconds) for times, seconds in states.items()}
+    window_rows, window_checks = _windows(apart)
+    mode_rows, mode_checks = _modes(talks, states, apart)
     batch_rows, batch_checks = _batches(talks)
     cost_rows, cost_checks = _linear_cost()
     ways = {mode: dsd_serving.simulate(np.random.default_rng(9), mode=mode).tokens_per_s for mode in MODES[:2]}
@@ -145,15 +146,19 @@ def states_seconds(times_rtt: float, **case: Any) -> Floats:
     return dsd_serving.replayed_seconds(RATES, seed=3, conversations=24, mean_output=150.0, **given)
 
 
-def speeds(times_rtt: float, talks: Replayed, states: Floats) -> dict[str, float]:
-    """Tokens a second of each window over static ones."""
+def apart_seconds(times_rtt: float, talks: Replayed, states: Floats) -> dict[str, float]:
+    """Seconds a token of each window where the devices draft."""
     windows: dict[str, Any] = {name: name for name in ("static", "back-off", "threshold", "learned")}
-    seconds = seconds_a_token(times_rtt, talks, {**windows, "oracle": dsd_windows.oracle_windows(states)})
+    return seconds_a_token(times_rtt, talks, {**windows, "oracle": dsd_windows.oracle_windows(states)})
+
+
+def speeds(seconds: dict[str, float]) -> dict[str, float]:
+    """Tokens a second of each window over static ones."""
     return {name: seconds["static"] / s for name, s in seconds.items()}
 
 
-def _windows(talks: Replayed, states: dict[float, Floats]) -> tuple[list[Row], list[Check]]:
-    made = {times: speeds(times, talks, states[times]) for times in TIMES_RTT}
+def _windows(apart: dict[float, dict[str, float]]) -> tuple[list[Row], list[Check]]:
+    made = {times: speeds(seconds) for times, seconds in apart.items()}
     rows = [
         Row(f"round trip {2 * 8.35 * times:.0f} ms, {name} window over static 4: speed", None, gain)
         for times, gains in made.items()
@@ -176,39 +181,32 @@ def _windows(talks: Replayed, states: dict[float, Floats]) -> tuple[list[Row], l
     ]
 
 
-def modes(times_rtt: float, talks: Replayed, apart_s: Floats, fused_s: Floats) -> dict[str, tuple[float, ...]]:
-    """Tokens a second in each mode, of the oracle and of the learned window, a target for each drafter."""
-    oracle: dict[dsd_rounds.Mode, Any] = {
-        "distributed": dsd_windows.oracle_windows(apart_s),
-        "fused": dsd_windows.oracle_windows(fused_s),
-        "switched": dsd_windows.oracle_wishes(apart_s, fused_s),
-    }
-    made = {}
-    for mode, known in oracle.items():
-        windows = {"oracle": known, "learned": "learned"}
-        seconds = seconds_a_token(times_rtt, talks, windows, mode=mode, costs=LARGER)
-        made[str(mode)] = tuple(1 / seconds[who] for who in windows)
-    return made
-
-
-def _modes(talks: Replayed, states: dict[float, Floats]) -> tuple[list[Row], list[Check]]:
+def _modes(
+    talks: Replayed, states: dict[float, Floats], apart: dict[float, dict[str, float]]
+) -> tuple[list[Row], list[Check]]:
+    """A drafter beside the target changes nothing where the devices draft, nor the round trip where they don't."""
     fused_s = states_seconds(0.0, mode="fused", costs=LARGER)
-    made = {times: modes(times, talks, states[times], fused_s) for times in TIMES_RTT}
-    rows, gains = [], []
-    for times, (column, who) in product(TIMES_RTT, enumerate(("oracle", "learned"))):
-        apart, fused, switched = (made[times][mode][column] for mode in MODES)
-        at = f"round trip {2 * 8.35 * times:.0f} ms, 8 ms a token beside the target: {who}"
-        rows.append(Row(f"{at} that switches over distributed", None, switched / apart))
-        rows.append(Row(f"{at} that switches over fused", None, switched / fused))
-        gains.append(switched / max(apart, fused))
-    far = [abs(a / b - 1) for a, b in zip(made[TIMES_RTT[-1]]["switched"], made[TIMES_RTT[-1]]["fused"], strict=True)]
+    beside: dict[str, Any] = {"oracle": dsd_windows.oracle_windows(fused_s), "learned": "learned"}
+    fused = seconds_a_token(0.0, talks, beside, mode="fused", costs=LARGER)
+    rows, gains, far = [], [], []
+    for times in TIMES_RTT:
+        either: dict[str, Any] = {"oracle": dsd_windows.oracle_wishes(states[times], fused_s), "learned": "learned"}
+        switched = seconds_a_token(times, talks, either, mode="switched", costs=LARGER)
+        for who in either:
+            at = f"round trip {2 * 8.35 * times:.0f} ms, 8 ms a token beside the target: {who}"
+            rows.append(Row(f"{at} that switches over distributed", None, apart[times][who] / switched[who]))
+            rows.append(Row(f"{at} that switches over fused", None, fused[who] / switched[who]))
+            gains.append(min(apart[times][who], fused[who]) / switched[who])
+        far = [abs(fused[who] / switched[who] - 1) for who in either]
     for what, targets, router in (("4 drafters a target", 20, "jsq"), ("a target a drafter", 80, "jiq")):
         case: dict[str, Any] = {"window": "learned", "costs": LARGER, "targets": targets, "router": router}
-        apart, fused, switched = (
-            1 / dsd_serving.token_s(dsd_serving.simulate(np.random.default_rng(9), mode=mode, **case)) for mode in MODES
-        )
+        took = {
+            mode: dsd_serving.token_s(dsd_serving.simulate(np.random.default_rng(9), mode=mode, **case))
+            for mode in MODES
+        }
         at = f"released scenario, {what}, 8 ms a token beside it: learned that switches"
-        rows.append(Row(f"{at} over the slower mode, speed", None, switched / min(apart, fused)))
+        slower = max(took["distributed"], took["fused"])
+        rows.append(Row(f"{at} over the slower mode, speed", None, slower / took["switched"]))
     return rows, [
         Check(
             "a target for each drafter: rounds that switch are as fast as in the faster mode, or faster",

@@ -26,10 +26,21 @@ class Rule:
         return self.accepted, self.emitted
 
 
-def two(**changes):
+class Gives(Rule):
+    """Whatever it is told to."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def settle(self, stream, k):
+        return self.made
+
+
+def two(bonus=1, **changes):
     draft = timed_pass("draft", 1e-3, device="edge", repeats=2)
     verify = timed_pass("verify", **{"seconds": 5e-3, "device": "cloud", "after": ("draft",)} | changes)
-    return timed_program("two", 2, draft, verify)
+    return timed_program("two", 2, draft, verify, bonus=bonus)
 
 
 FREE = LinkLaw()
@@ -88,19 +99,37 @@ def go(program=None, rule=None, topology=None, *, n=2, **options):
             lambda: go(topology=place(servers=(ServerSpec("edge"), ServerSpec("cloud", batching=Batching(2, 3))))),
             "server cloud: min_batch: 3",
         ),
-        (lambda: go(rule=Rule(k=-1)), "policy Rule: asks for -1 drafted tokens"),
-        (lambda: go(rule=Rule(k=7)), "policy Rule: asks for 7 drafted tokens"),
-        (lambda: go(rule=Rule(accepted=3, emitted=4)), "stage verify: accepts 3 of 2 drafted tokens"),
-        (lambda: go(rule=Rule(accepted=-1, emitted=0)), "stage verify: accepts -1 of 2"),
-        (lambda: go(rule=Rule(accepted=2, emitted=1)), "stage verify: emits 1 tokens though 2 were accepted"),
+        (lambda: go(rule=Rule(k=-1)), "rule Rule: length: asks for -1 drafted tokens (request 0, 0 s)"),
+        (lambda: go(rule=Rule(k=7)), "rule Rule: length: asks for 7 drafted tokens"),
+        (lambda: go(rule=Rule(k="2")), "rule Rule: length: asks for '2' drafted tokens"),
+        (lambda: go(rule=Rule(k=[2])), "rule Rule: length: asks for [2] drafted tokens"),
+        (lambda: go(rule=Rule(accepted=3, emitted=4)), "rule Rule: settle: accepts 3 of 2 drafted tokens (request 0, "),
+        (lambda: go(rule=Rule(accepted=-1, emitted=0)), "rule Rule: settle: accepts -1 of 2"),
+        (lambda: go(rule=Rule(accepted=2, emitted=1)), "rule Rule: settle: emits 1 tokens though 2 were accepted"),
+        (lambda: go(rule=Rule(accepted=1, emitted=3)), "rule Rule: settle: emits 3 tokens though 1 were accepted; a"),
+        (lambda: go(two(bonus=3), Rule(accepted=1, emitted=5)), "though 1 were accepted; a bonus of 3 is all"),
+        (lambda: go(rule=Rule(accepted=1.5)), "rule Rule: settle: gives (1.5, 2), not two or three whole numbers"),
+        (lambda: go(rule=Rule(emitted=float("nan"))), "rule Rule: settle: gives (1, nan), not two or three whole"),
+        (lambda: go(rule=Gives(3)), "rule Gives: settle: gives 3, not two or three whole numbers"),
+        (lambda: go(rule=Gives(None)), "rule Gives: settle: gives None, not two or three whole numbers"),
+        (lambda: go(rule=Gives((1,))), "rule Gives: settle: gives (1,), not two or three whole numbers"),
+        (lambda: go(rule=Gives((1, 2, 0, 0))), "rule Gives: settle: gives (1, 2, 0, 0), not two or three whole"),
+        (lambda: go(rule=Gives((1, 2, -1))), "rule Gives: settle: gives (1, 2, -1), not two or three whole numbers"),
         (lambda: go({3: two()}), "drafts 2 tokens, listed under 3"),
         (lambda: go({}), "no round program"),
         (lambda: go(seats=0), "seats: 0"),
         (lambda: go(two(seconds=-1.0)), "stage verify: seconds: -1.0"),
+        (lambda: go(two(seconds="3")), "stage verify: seconds: '3' s; give 0 or more"),
+        (lambda: go(two(seconds=float("nan"))), "stage verify: seconds: nan s; give 0 or more"),
+        (lambda: go(two(prefill_s_per_token=-1.0)), "stage verify: prefill_s_per_token: -1.0 s; give 0 or more"),
+        (lambda: go(two(seconds=lambda n, kv: 1.0 if n > 3 else 2.0)), "stage verify: seconds: the law fails on array"),
+        (lambda: go(two(seconds=lambda n, kv: "soon")), "stage verify: seconds: the law fails on arrays"),
+        (lambda: go(two(seconds=lambda n, kv: np.ones(3))), "stage verify: seconds: the law fails on arrays"),
+        (lambda: go(two(seconds=lambda n, kv: np.ones((2, 1, 1)))), "seconds: the law makes shape (2, 1, 1) of arrays"),
         (lambda: go(two(bytes_in=-1.0)), "stage verify: bytes_in: -1.0"),
         (
             lambda: go(prompt_cached=False),
-            "two: draft: cost: the cost of an iteration with 0 decoding sequences and prefill",
+            "two: draft: computes a prompt in no time; give a pass prefill_s_per_token, or run with prompt_cached",
         ),
         (lambda: timed_program("t", 1, timed_pass("a", 1.0), timed_pass("a", 1.0)), None),
     ],
@@ -131,7 +160,7 @@ def test_a_static_batch_whose_last_ones_wait_for_ever_says_who_waits():
 
     servers = (ServerSpec("edge", 3), ServerSpec("cloud", batching=Batching(3, min_batch=3)))
     with pytest.raises(InputError) as caught:
-        go(rule=Uneven(), topology=place(servers=servers), n=3)
+        go(two(bonus=19), Uneven(), place(servers=servers), n=3)
     first, *rest = caught.value.lines
     assert "a deadlock" in first
     assert len(rest) == 2

@@ -61,6 +61,41 @@ def test_kinds_of_one_length_are_priced_and_counted_apart():
     assert made.result.drafted.sum() == 3 * sum(counts.values())
 
 
+class Drops(Turns):
+    """The same, and two tokens drafted ahead in vain after a rejection."""
+
+    def settle(self, stream, k):
+        accepted, emitted = super().settle(stream, k)
+        return np.int64(accepted), np.int64(emitted), 2 if accepted < self.lengths[k] else 0
+
+
+def test_what_was_drafted_ahead_in_vain_is_wasted_and_takes_no_time():
+    one = go({3: program(3, 1.0)}, [3])
+    rng = np.random.default_rng(0)
+    rule = Drops([3], {3: 3}, rng)
+    other = run_expanded({3: program(3, 1.0)}, rule, streams(1, 600), on_one("gpu"), rng, prompt_cached=True)
+    assert other.result.finish_s.tolist() == one.result.finish_s.tolist()
+    rounds = one.result.rounds[0]
+    rng = np.random.default_rng(0)
+    again = Turns([3], {3: 3}, rng)
+    rejected = sum(again.settle(0, 3)[0] < 3 for _ in range(rounds))
+    assert 0 < rejected < rounds
+    assert other.wasted_tokens == one.wasted_tokens + 2 * rejected
+
+
+def test_a_timed_program_has_its_kind_and_its_bonus():
+    made = timed_program("jump", 2, timed_pass("all", 1.0), kind=9, bonus=4)
+    assert (made.key, made.k, made.bonus) == (9, 2, 4)
+
+    class Jump(Turns):
+        def settle(self, stream, k):
+            return 2, 6
+
+    rng = np.random.default_rng(0)
+    ran = run_expanded({9: made}, Jump([9], {9: 2}, rng), streams(1, 600), on_one("gpu"), rng, prompt_cached=True)
+    assert ran.result.rounds[0] == 100
+
+
 def test_a_kind_is_listed_under_its_number():
     with pytest.raises(InputError, match="is of kind 5, listed under 3"):
         go({3: replace(program(3, 1.0), kind=5)}, [3])

@@ -8,7 +8,18 @@ import pytest
 from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
 from specsim.systems import dsd_rounds, dsd_serving, dsd_windows
-from studies.papers.dsd import ALONE, CASES, UNEQUAL, conversations, flat_s, linear_s, saturated, speeds, states_seconds
+from studies.papers.dsd import (
+    ALONE,
+    CASES,
+    UNEQUAL,
+    apart_seconds,
+    conversations,
+    flat_s,
+    linear_s,
+    saturated,
+    speeds,
+    states_seconds,
+)
 
 RNG = np.random.default_rng
 QUIET = {"think_s": 0.0, "jitter": 0.0, "batch_window_s": 0.0}
@@ -78,7 +89,7 @@ def test_unequal_targets_need_the_queue():
 @pytest.mark.slow
 def test_the_learned_window_lies_between_static_and_oracle_whose_gain_grows():
     talks = conversations()
-    near, far = (speeds(times, talks, states_seconds(times)) for times in (1.0, 20.0))
+    near, far = (speeds(apart_seconds(times, talks, states_seconds(times))) for times in (1.0, 20.0))
     for gains in (near, far):
         assert 1 < gains["learned"] < gains["oracle"]
     assert near["oracle"] + 0.03 < far["oracle"]
