@@ -247,20 +247,12 @@ class Server:
     def _form(self) -> list[Job]:
         if self.batching.take is not None:
             return self._taken(self.batching.take)
-        most = self.batching.max_batch
+        most, heap, queue = self.batching.max_batch, self._heap, self._queue
         batch: list[Job] = []
-        if self._by_priority:
-            heap = self._heap
-            while heap and len(batch) < most:
-                job = heappop(heap)[2]
-                if not job.cancelled:
-                    batch.append(job)
-        else:
-            queue = self._queue
-            while queue and len(batch) < most:
-                job = queue.popleft()
-                if not job.cancelled:
-                    batch.append(job)
+        while len(batch) < most and (queue or heap):
+            job = queue.popleft() if queue else heappop(heap)[2]
+            if not job.cancelled:
+                batch.append(job)
         return batch
 
     def _taken(self, take: Callable[[Sequence[Job], float], Sequence[int]]) -> list[Job]:

@@ -13,9 +13,11 @@ from specsim.acceptance.chains import Iid
 from specsim.errors import InputError
 from specsim.simulation.expanded import run_expanded
 from specsim.simulation.free_run import streams
+from specsim.simulation.links import LinkLaw
 from specsim.simulation.round_rules import DrawnRounds
 from specsim.simulation.timed import timed_pass, timed_program
-from specsim.simulation.topology import on_one
+from specsim.simulation.topology import LinkSpec, ServerSpec, Topology, on_one
+from specsim.theory.structures import overlapped_tokens_per_s
 
 
 class Turns:
@@ -59,6 +61,47 @@ def test_kinds_of_one_length_are_priced_and_counted_apart():
     assert abs(counts[0] - counts[1]) <= 1
     assert made.servers[0].busy_s == pytest.approx(counts[0] + 10.0 * counts[1])
     assert made.result.drafted.sum() == 3 * sum(counts.values())
+
+
+class Ahead:
+    """Kind 1 verifies what was drafted beside the round before, which kept all of its own; kind 0 drafts first."""
+
+    def __init__(self, k, rate, rng):
+        self.k, self.warm, self.voids = k, False, 0
+        self.drawn = DrawnRounds(Iid(rate), 1, rng)
+
+    def length(self, stream):
+        return int(self.warm)
+
+    def settle(self, stream, kind):
+        accepted = self.drawn.accepted(stream, self.k)
+        self.warm = accepted == self.k
+        self.voids += not self.warm
+        return (accepted, accepted, 0) if self.warm else (accepted, accepted + 1, self.k)
+
+
+@pytest.mark.parametrize(("k", "rate"), [(2, 0.7), (5, 0.7), (8, 0.9)])
+def test_drafting_ahead_is_as_fast_as_in_closed_form(k, rate):
+    draft_s, verify_s = 6e-3, 30e-3
+    programs = {}
+    for kind, before in enumerate((("draft",), ())):
+        verify = timed_pass("verify", verify_s, device="gpu", after=before)
+        beside = timed_pass("next", draft_s, device="cpu", repeats=k, after=before)
+        first = (timed_pass("draft", draft_s, device="cpu", repeats=k),) if before else ()
+        programs[kind] = timed_program("ahead", k, *first, verify, beside, kind=kind)
+    free = LinkLaw()
+    place = Topology(
+        (ServerSpec("cpu"), ServerSpec("gpu")), (LinkSpec("cpu", "gpu", free), LinkSpec("gpu", "cpu", free)), home="gpu"
+    )
+    rng = np.random.default_rng(1)
+    rule = Ahead(k, rate, rng)
+    made = run_expanded(programs, rule, streams(1, 60_000), place, rng, prompt_cached=True)
+    assert made.tokens_per_s == pytest.approx(
+        overlapped_tokens_per_s(rate, k, draft_s=draft_s, target_s=verify_s), rel=0.02
+    )
+    drafted, cold = made.servers[0], made.result.work.rounds[0][0]
+    assert drafted.busy_s == pytest.approx(draft_s * (k * made.result.rounds[0] + k * cold))
+    assert made.wasted_tokens == made.result.rounds[0] * k - made.result.accepted[0] + k * rule.voids
 
 
 class Drops(Turns):
