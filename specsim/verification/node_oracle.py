@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def check_node_sampler(
         members = np.flatnonzero(case == c)
         drafts[members] = drawn(drafting or MATCHING[algorithm][1], row, k, len(members), rng)
     guarded = Guarded(sampler, budget_s=budget_s)
-    verdict = Verdict("consistent", claim, alpha=alpha, power=power, rows=len(case), levels=("statistical",))
+    verdict = Verdict("consistent", claim, alpha=alpha, power=power, rows=len(case), levels=("statistical",), seed=seed)
     try:
         given = p.copy(), q.copy(), drafts.copy()
         tokens, accepted = _answer(guarded.call(*given, rng), p, drafts)
@@ -82,7 +83,7 @@ def check_node_sampler(
     except SamplerFault as fault:
         status = "inconclusive" if fault.finding.weight == "stops" else "rejected"
         faults = (fault.finding,)
-        return Verdict(status, claim, faults, alpha=alpha, power=power, error=fault.__cause__)  # type: ignore[arg-type]
+        return Verdict(status, claim, faults, alpha=alpha, power=power, seed=seed, error=fault.__cause__)  # type: ignore[arg-type]
     finally:
         guarded.close()
     worst: tuple[float, int, statistics.Fit] | None = None
@@ -101,10 +102,9 @@ def check_node_sampler(
         line = f"pair {c}: token {token} with {which} accepted: p = {p_value:.2g}"
         target, draft = (tuple(float(x) for x in row) for row in pairs[c])
         witness = Witness(f"pair {c}", (), int(token), seen, wanted, z, target=(target,), draft=(draft,))
-        return Verdict(
-            "rejected", claim, (Finding("wrong_law", line),), witness, None, None, p_value, alpha, power, len(case)
-        )
-    return Verdict(**{**verdict.__dict__, "p_value": min(1.0, p_value * len(pairs)), "min_detectable_tv": detect_tv})
+        off = (Finding("wrong_law", line),)
+        return replace(verdict, status="rejected", findings=off, witness=witness, p_value=p_value)
+    return replace(verdict, p_value=min(1.0, p_value * len(pairs)), min_detectable_tv=detect_tv)
 
 
 def event_law(algorithm: str, p: Weights, q: Weights, k: int) -> dict[tuple[int, ...], Number]:

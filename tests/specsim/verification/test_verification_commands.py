@@ -106,7 +106,9 @@ def test_rules_for_several_drafts_are_judged_at_one_node(here: Path) -> None:
     assert "the 'recursive' rule for 3 drafts" in right.stdout
     wrong = verify(here, "my_engine:first_draft", *given, "--json")
     assert wrong.returncode == 1
-    witness = json.loads(wrong.stdout)["witness"]
+    document = json.loads(wrong.stdout)
+    witness = document["witness"]
+    assert document["seed"] == 0
     assert sum(witness["target"][0]) == pytest.approx(1.0)
 
 
