@@ -218,7 +218,9 @@ class _Run:
             ledger.tally.decode(stream.k, 1, stream.kv)
             made = self.rule.settle(i, stream.k)
             try:
-                accepted, emitted = map(index, made if len(made) == 2 else self._less_dropped(i, *made))
+                accepted, emitted = made if len(made) == 2 else self._less_dropped(i, *made)
+                if accepted.__class__ is not int or emitted.__class__ is not int:
+                    accepted, emitted = index(accepted), index(emitted)
             except (TypeError, ValueError):
                 raise self._unsettled(stream, f"gives {made!r}, not two or three whole numbers") from None
             if not (0 <= accepted <= graph.k and accepted <= emitted <= accepted + graph.bonus):

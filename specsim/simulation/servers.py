@@ -221,7 +221,7 @@ class Server:
 
     def _ready(self) -> bool:
         queued, first = 0, np.inf
-        for job in (entry[2] for entry in self._heap) if self._by_priority else self._queue:
+        for job in [entry[2] for entry in self._heap] if self._by_priority else self._queue:
             if not job.cancelled:
                 queued += 1
                 if job.came_s < first:

@@ -59,13 +59,12 @@ class Walk:
         stream: Stream = job.owner
         leg: int = job.what[3]
         graph = stream.graph
-        for other in graph.after_here[leg]:
-            self._arrived(stream, other)
-        for other in graph.after_away[leg]:
-            self._carry(stream, graph.devices[leg], other)
         if graph.after[leg]:
-            return
-        if graph.at_home[leg]:
+            for other in graph.after_here[leg]:
+                self._arrived(stream, other)
+            for other in graph.after_away[leg]:
+                self._carry(stream, graph.devices[leg], other)
+        elif graph.at_home[leg]:
             self._came_home(stream)
         else:
             assert self._home is not None
@@ -80,9 +79,8 @@ class Walk:
         self._link(stream, origin, to.device).send(size, lambda _: self._arrived(stream, leg))
 
     def _arrived(self, stream: Stream, leg: int) -> None:
-        missing = stream.missing
-        missing[leg] -= 1
-        if missing[leg] <= 0:
+        left = stream.missing[leg] = stream.missing[leg] - 1
+        if left <= 0:
             self._run(stream, leg)
 
     def _came_home(self, stream: Stream) -> None:
