@@ -19,7 +19,7 @@ from specsim.verification.case import Case, String, tv
 from specsim.verification.claim import Claim, Trial
 from specsim.verification.diagnosis import Diagnosis, comparable, recognised
 from specsim.verification.guarded import Batch, Guarded, SamplerFault
-from specsim.verification.suite import Group
+from specsim.verification.suite import Group, is_small
 from specsim.verification.verdict import Finding, Verdict, Witness
 
 TOLERANCE = 1e-6
@@ -33,14 +33,16 @@ Evaluate = Callable[[Ints, Floats], Ints]
 
 
 def intercepted(trial: Trial, sampler: Guarded, verdict: Verdict) -> Verdict:
-    """The verdict after the exact law was found on every case of up to two drafts, and its coins' ends tried.
+    """The verdict after the exact law was found on every small case, and its coins' ends tried.
 
     Raises SamplerFault.
     """
     worst, claim = 0.0, trial.claim
     verdict = replace(verdict, levels=(*verdict.levels, "interception"))
     for group in trial.groups:
-        for c, case in enumerate(group.cases if group.gamma <= 2 else ()):
+        for c, case in enumerate(group.cases):
+            if not is_small(case):
+                continue
             law = intercepted_law(sampler, group, c, declared=claim.declares_drafts)
             seen, wanted = claim.compared(law, trial.laws[case.name], case)
             off = float(tv(seen, wanted))

@@ -15,7 +15,7 @@ from functools import partial
 
 from specsim.verification import chains, lossy
 from specsim.verification import wrong_chains as wrong
-from specsim.verification.chains import ChainRule, argmax, excess, positive_part, ratio
+from specsim.verification.chains import ChainRule, argmax, excess, positive_part, ratio, scaled
 from specsim.verification.lookup import RuleSampler
 
 
@@ -44,6 +44,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("draft residual", _T, "the residual is drawn from q", "", wrong.token_with(residual=lambda p, q, d, i: q[i])),
     Mutant("reversed residual", _T, "(q - p)+ instead of (p - q)+", "", wrong.token_with(residual=lambda p, q, d, i: positive_part(q[i], p[i]))),
     Mutant("greedy residual", _T, "the residual's argmax instead of a draw", "", wrong.token_with(residual=wrong.greedy_residual)),
+    Mutant("residual cut to two tokens", _T, "top-k applied to the residual: its two largest tokens are kept", "", wrong.token_with(residual=lambda p, q, d, i: wrong.cut(excess(p[i], q[i]), 2))),
     Mutant("residual of the next row", _T, "on rejection the next row's residual", "openvino.genai issue 4190", wrong.token_with(residual=lambda p, q, d, i: excess(p[wrong.next_row(i, p)], q[min(i + 1, len(q) - 1)]))),
     Mutant("target residual of the next row", _T, "on rejection a token of p's next row", "openvino.genai issue 4190", wrong.token_with(residual=lambda p, q, d, i: p[wrong.next_row(i, p)])),
     Mutant("residual with the first draft row", _T, "every residual subtracts q's first row", "", wrong.token_with(residual=lambda p, q, d, i: excess(p[i], q[0]))),
@@ -67,6 +68,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("first row everywhere", _T, "every position is judged by p's first row", "", wrong.token_with(accept=wrong.by(lambda p, q, d, i: ratio(p[0][d[i]], q[i][d[i]])))),
     Mutant("draft rows shifted", _T, "the ratio uses q's previous row", "TensorRT-LLM PR 12588", wrong.token_with(accept=wrong.by(lambda p, q, d, i: ratio(p[i][d[i]], q[max(i - 1, 0)][d[i]])))),
     Mutant("judged by the next draft token", _T, "the ratio is of the next drafted token", "", wrong.token_with(accept=wrong.by(lambda p, q, d, i: ratio(p[i][d[min(i + 1, len(d) - 1)]], q[i][d[min(i + 1, len(d) - 1)]])))),
+    Mutant("draft law kept above a floor", _T, "the ratio divides by at least 0.02, against a division by 0", "", wrong.token_with(accept=wrong.by(lambda p, q, d, i: ratio(p[i][d[i]], wrong.at_least_a_fiftieth(q[i][d[i]]))))),
+    Mutant("fourth position by the third row", _T, "a window of three target rows: the ratio of later drafts uses the third", "", wrong.token_with(accept=wrong.by(lambda p, q, d, i: ratio(p[min(i, 2)][d[i]], q[i][d[i]])))),
     Mutant("goes on after a rejection", _T, "a rejected draft is replaced and later drafts still judged", "", wrong.goes_on_after_rejection),
     Mutant("counts later acceptances", _T, "as many drafts kept as coins succeeded anywhere", "vllm PR 2658", wrong.counts_later_acceptances),
     Mutant("sample and match", _T, "accepts iff the target's own sample agrees (lossless, accepts less)", "vllm issue 40149", chains.sample_and_match),
@@ -83,6 +86,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("interpolated target", _T, "verifies against 0.9 p + 0.1 q", "", partial(lossy.ensemble, weight=0.9)),
     Mutant("block: token thresholds", "block", "each position judged by its own ratio", "vllm-ascend issue 7807", wrong.block_with(threshold=lambda p, q, r, d, i: ratio(p[i - 1][d[i - 1]], q[i - 1][d[i - 1]]))),
     Mutant("block: token residual", "block", "the residual is (p - q)+ without the weight", "vllm-ascend issue 7808", wrong.block_with(residual=lambda p, q, r, i: excess(p[i], q[i]))),
+    Mutant("block: residual cut to two tokens", "block", "top-k applied to the residual: its two largest tokens are kept", "", wrong.block_with(residual=lambda p, q, r, i: wrong.cut(excess(scaled(p[i], r[i]), q[i]), 2))),
     Mutant("block: first failure", "block", "stops at the first failing position", "vllm-ascend PR 11985", wrong.block_with(first_failure="stops")),
     Mutant("block: ignored", "block", "the option is accepted and token verification runs", "vllm-ascend PR 15673", chains.token),
     Mutant("block: weights not capped", "block", "the running product is never capped at 1", "", wrong.block_with(weights=wrong.uncapped, threshold=wrong.uncapped_threshold)),

@@ -16,9 +16,11 @@ from specsim.verification.guarded import Batch
 
 
 def standard_cases() -> tuple[Case, ...]:
-    """Ten cases by what they catch: contexts (indexing), zeros (support), tails (coins), near-equal rows (residuals).
+    """Thirteen cases by what they catch: contexts (indexing), zeros (support), tails (coins), near-equal and wide rows
+    (residuals), late positions, rare drafts.
 
-    Vocabularies of 2 to 4 and 1 to 3 drafts: a total variation of 0.01 takes fewest rows on small alphabets.
+    Vocabularies of 2 to 8 and 1 to 5 drafts, with as few strings as tell mistakes apart: a total variation of 0.01
+    takes fewest rows then.
     """
     rng = np.random.default_rng(20_240_131)
     dense = random_case(rng, vocab=3, gamma=2)
@@ -33,12 +35,28 @@ def standard_cases() -> tuple[Case, ...]:
         _tails(),
         _renamed(random_case(rng, vocab=2, gamma=3), "binary, three drafts"),
         _renamed(random_case(rng, vocab=3, gamma=3, zeros=0.2), "three drafts"),
+        _wide_residuals(),
+        _rare_drafts(),
+        _late(random_case(rng, vocab=2, gamma=5)),
     )
 
 
 def small_cases() -> tuple[Case, ...]:
-    """The cases on which every cell is found by interception: up to two drafts."""
-    return tuple(case for case in standard_cases() if case.gamma <= 2)
+    """The cases on which every cell is found by interception."""
+    return tuple(case for case in standard_cases() if is_small(case))
+
+
+def is_small(case: Case) -> bool:
+    """Whether interception takes a case: up to two drafts are left to chance, of up to six.
+
+    A position is not if target and draft allow the same single token there, wherever the drafts lead.
+    """
+    return case.gamma <= 2 or (case.gamma <= 6 and sum(_left_to_chance(case, i) for i in range(case.gamma)) <= 2)
+
+
+def _left_to_chance(case: Case, position: int) -> bool:
+    reached = {drafts[:position] for drafts, _ in case.drafts() if len(drafts) > position}
+    return any(max(case.target[s]) != 1 or list(case.target[s]) != list(case.draft[s]) for s in reached)
 
 
 def _renamed(case: Case, name: str) -> Case:
@@ -84,6 +102,41 @@ def _tails() -> Case:
     after: dict[String, Row] = {(x,): (f(x + 1, 10), f(1, 10), f(8 - x, 10)) for x in range(3)}
     target: dict[String, Row] = {(): (f(4, 1000), f(6, 1000), f(990, 1000)), **after}
     return Case(target, {(): (f(49, 100), f(49, 100), f(2, 100))}, 1, None, "tails")
+
+
+def _wide_residuals() -> Case:
+    """Six tokens of which three are drafted and one too often: five are left to replace it, after every draft too."""
+    rng = np.random.default_rng(20_251_125)
+
+    def shared(weights: Sequence[int]) -> tuple[Fraction, ...]:
+        order, total = rng.permutation(len(weights)), sum(weights)
+        return tuple(Fraction(weights[x], total) for x in order)
+
+    prefixes = [(), *((x,) for x in range(6))]
+    target: dict[String, Row] = {s: shared((2, 3, 4, 5, 6, 8)) for s in prefixes}
+    draft: dict[String, Row] = {}
+    for s, row in target.items():
+        low, *_, high = sorted(range(6), key=lambda x: row[x])
+        other = next(x for x in range(6) if x not in (low, high))
+        draft[s] = tuple(Fraction({low: 7, other: 1, high: 2}.get(x, 0), 10) for x in range(6))
+    target |= {(x, y): shared((0, 0, 0, 0, 3, 5)) for x in range(6) for y in range(6)}
+    return Case(target, draft, 2, None, "wide residuals")
+
+
+def _rare_drafts() -> Case:
+    """Eight tokens of which six are drafted once in 200: three as rare in the target, three left to replace others."""
+    f = Fraction
+    target: dict[String, Row] = {(): (f(300, 1000), f(235, 1000), *[f(5, 1000)] * 3, *(f(x, 20) for x in (4, 3, 2)))}
+    target |= {(x,): tuple(f((y in (x, (x + 3) % 8)) * (1 + (y == x)), 3) for y in range(8)) for x in range(8)}
+    return Case(target, {(): (*[f(485, 1000)] * 2, *[f(5, 1000)] * 6)}, 1, None, "rare drafts")
+
+
+def _late(case: Case) -> Case:
+    """Five drafts of which the first three are certain to be accepted, so that the others are always reached."""
+    target, draft = dict(case.target), dict(case.draft)
+    for i, x in enumerate(chain := (0, 1, 1)):
+        target[chain[:i]] = draft[chain[:i]] = tuple(Fraction(y == x) for y in range(2))
+    return Case(target, draft, case.gamma, None, "late positions")
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,18 @@ def greedy_residual(p: Rows, q: Rows, d: tuple[int, ...], i: int) -> Weights:
     return [1 if x == argmax(over) else 0 for x in range(len(over))]
 
 
+def cut(row: Weights, keep: int) -> list[Number]:
+    """The row's largest entries, the others 0."""
+    top = sorted(range(len(row)), key=lambda x: (-row[x], x))[:keep]
+    return [mass if x in top else 0 for x, mass in enumerate(row)]
+
+
+def at_least_a_fiftieth(q: Number) -> Number:
+    """A probability, or 0.02 where it is less, in its own kind of number."""
+    floor = type(q)(1) / 50
+    return max(q, floor)
+
+
 def softmaxed(p: Rows, q: Rows, d: tuple[int, ...], i: int) -> Weights:
     """The residual through a softmax."""
     return [math.exp(float(x)) for x in positive_part(p[i], q[i])]
@@ -175,12 +187,8 @@ def in_precision(bits: int) -> ChainRule:
 def cut_to_likeliest(keep: int) -> ChainRule:
     """The target cut to its likeliest tokens before verification, though the request asked for none of it."""
 
-    def cut(row: Weights) -> list[Number]:
-        top = sorted(range(len(row)), key=lambda x: (-row[x], x))[:keep]
-        return normalised([mass if x in top else 0 for x, mass in enumerate(row)])
-
     def rule(p: Rows, q: Rows | None, d: tuple[int, ...], coins: Coins) -> Stop:
-        return chains.token([cut(row) for row in p], q, d, coins)
+        return chains.token([normalised(cut(row, keep)) for row in p], q, d, coins)
 
     return rule
 
