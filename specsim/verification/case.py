@@ -79,6 +79,16 @@ class Case:
             p.append(tuple(1 if token == self.eos else 0 for token in range(self.vocab)))
         return p, [self.draft[drafts[:i]] for i in range(len(drafts))]
 
+    def full(self, drafts: String) -> tuple[String, list[Sequence[Number]], list[Sequence[Number]]]:
+        """A chain of drafts and its rows at full length: after ``eos`` drafts and target give nothing else."""
+        drafts = (*drafts, *(() if self.eos is None else (self.eos,) * (self.gamma - len(drafts))))
+        end = tuple(int(token == self.eos) for token in range(self.vocab))
+
+        def rows(table: Mapping[String, Sequence[Number]], count: int) -> list[Sequence[Number]]:
+            return [end if self.eos in drafts[:i] else table[drafts[:i]] for i in range(count)]
+
+        return drafts, rows(self.target, self.gamma + 1), rows(self.draft, self.gamma)
+
     @property
     def depth(self) -> int:
         """Longest prefix for which the target has a law."""

@@ -72,9 +72,10 @@ def _padded(batch: Batch, length: Ints, rng: np.random.Generator) -> Batch:
     """Drafts cut to the given lengths, what belongs to the others made meaningless."""
     width = batch.tokens.shape[1]
     absent = np.arange(width) >= length[:, None]
-    target = batch.target.copy()
-    target[:, 1:][absent] = rng.dirichlet(np.ones(target.shape[2]), int(absent.sum()))
-    draft = None if batch.draft is None else np.where(absent[:, :, None], 0.0, batch.draft)
+    target, draft = batch.target.copy(), None if batch.draft is None else batch.draft.copy()
+    for rows in [target[:, 1:]] if draft is None else [target[:, 1:], draft]:
+        # one row a position: rows of their own would average out what a sampler makes of them
+        rows[...] = np.where(absent[:, :, None], rng.dirichlet(np.full(rows.shape[2], 0.3), width), rows)
     return Batch(target, draft, np.where(absent, -1, batch.tokens))
 
 

@@ -18,8 +18,10 @@ Law = Mapping[String, Any]
 LOOKS = 4
 """Looks at the counts of a statistical test: early, with the rows that the claimed law needs, and twice topped up."""
 
-RELATIONS = 2
-"""Small tests of a case with its rows changed: without drafts, and in a wide vocabulary."""
+RELATIONS = 4
+"""Small tests of a case with its rows changed (without drafts, in a wide vocabulary), and of the suite in small
+batches (of one and two).
+"""
 
 _WITHOUT_COINS = ("greedy", "biased_argmax", "typical")
 

@@ -22,7 +22,7 @@ MISFIT = 1e-3
 NATS = 5.0
 """Candidates that fit are named as far as this below the likeliest of them: a likelihood ratio of 150."""
 
-_LARGEST = 100
+_LARGEST = 250
 """Strings of a case that is compared: every candidate's law is enumerated on it."""
 
 
@@ -133,14 +133,14 @@ def _of_batches(cases: Sequence[Case], groups: Sequence[Sequence[Case]]) -> Iter
 def mixed_laws(mutant: BatchMutant, cases: Sequence[Case]) -> list[Counter[String]]:
     """Law of a batch mutant on each case when the row that it is mixed with is of a random case with random drafts."""
     floats = [case.floats() for case in cases]
-    partners = [(*case.rows(d), mass / len(floats)) for case in floats for d, mass in case.drafts()]
+    partners = [(*case.full(d)[1:], mass / len(floats)) for case in floats for d, mass in case.drafts()]
     laws = []
     for case in floats:
         law: Counter[String] = Counter()
         for (drafts, mass), (p, q, share) in itertools.product(case.drafts(), partners):
-            own_p, own_q = case.rows(drafts)
+            whole, own_p, own_q = case.full(drafts)
             rule = mutant.rule(own_p, own_q, p, q)
-            for string, odds in law_given_drafts(rule, own_p, own_q, drafts, unit=1.0).items():
+            for string, odds in law_given_drafts(rule, own_p, own_q, whole, unit=1.0, eos=case.eos).items():
                 law[string] += mass * share * odds
         laws.append(law)
     return laws

@@ -175,6 +175,10 @@ class Batch:
     draft: Floats | None
     tokens: Ints
 
+    def rows(self, which: Ints | slice) -> Batch:
+        """Some of the rows."""
+        return Batch(self.target[which], None if self.draft is None else self.draft[which], self.tokens[which])
+
 
 def checked_answer(answer: Any, batch: Batch) -> Emitted:
     """Tokens [B, G+1] (-1 after the emitted ones) and counts [B] as whole numbers; raises SamplerFault where they

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from specsim.verification.batched import Emitted, Floats, Ints, inverse_cdf, token
+from specsim.verification.batched import Emitted, Floats, Ints, inverse_cdf, or_else, token
 
 Verifier = Callable[[Floats, "Floats | None", Ints, np.random.Generator], Emitted]
 Injector = Callable[[Floats, "Floats | None", Ints, Floats, Floats], Emitted]
@@ -88,6 +88,24 @@ def _greedy_without_drafts(p: Floats, q: Floats | None, d: Ints, rng: np.random.
     return p[:, 0].argmax(axis=1)[:, None], np.ones(len(p), dtype=np.int64)
 
 
+def _one_from_the_target(p: Floats, q: Floats | None, d: Ints, rng: np.random.Generator) -> Emitted:
+    tokens, counts = token(p, q, d, rng)
+    if len(p) == 1 and counts[0] <= d.shape[1]:
+        at = counts - 1
+        tokens[0, at] = inverse_cdf(p[0, at], rng.random(1))
+    return tokens, counts
+
+
+def _pair_shares_a_row(p: Floats, q: Floats | None, d: Ints, rng: np.random.Generator) -> Emitted:
+    return token(np.repeat(p[:1], 2, axis=0) if len(p) == 2 else p, q, d, rng)
+
+
+def _one_by_the_first_coin(p: Floats, q: Floats | None, d: Ints, uniforms: Floats, final: Floats) -> Emitted:
+    if len(p) == 1 and d.shape[1]:
+        uniforms = np.repeat(uniforms[:, :1], d.shape[1], axis=1)
+    return token.inject(p, q, d, uniforms, final)
+
+
 def _logits_not_normalised(p: Floats, q: Floats | None, d: Ints, rng: np.random.Generator) -> Emitted:
     return token(np.exp(p), None if q is None else np.minimum(np.exp(q), 1.0), d, rng)
 
@@ -100,6 +118,17 @@ def _reads_padding(p: Floats, q: Floats | None, d: Ints, rng: np.random.Generato
     tokens, counts = token(p, q, d, rng)
     full = (d >= 0).sum(axis=1) == counts - 1
     tokens[full, counts[full] - 1] = inverse_cdf(p[full, -1], rng.random(int(full.sum())))
+    return tokens, counts
+
+
+def _subtracts_padding(p: Floats, q: Floats | None, d: Ints, rng: np.random.Generator) -> Emitted:
+    """An absent draft is a rejected one: its residual takes the draft row that lies there off the target's."""
+    tokens, counts = token(p, q, d, rng)
+    full = ((d >= 0).sum(axis=1) == counts - 1) & (counts <= d.shape[1])
+    if q is not None and full.any():
+        at = counts[full] - 1
+        rest = np.maximum(p[full, at] - q[full, at], 0.0)
+        tokens[full, at] = inverse_cdf(or_else(rest, p[full, at]), rng.random(len(at)))
     return tokens, counts
 
 
@@ -161,6 +190,28 @@ INPUT_MUTANTS: tuple[InputMutant, ...] = (
         _greedy_without_drafts,
     ),
     InputMutant(
+        "one row replaced from the target",
+        "a batch of one is squeezed, and a rejected draft replaced from p",
+        "",
+        "small_batches_matter",
+        _one_from_the_target,
+    ),
+    InputMutant(
+        "two rows share the first's target",
+        "a batch of two is broadcast from its first row",
+        "",
+        "small_batches_matter",
+        _pair_shares_a_row,
+    ),
+    InjectedMutant(
+        "one row, one coin",
+        "a batch of one is judged by its first coin everywhere",
+        "",
+        "batch_dependence",
+        token,
+        injected=_one_by_the_first_coin,
+    ),
+    InputMutant(
         "logits not normalised",
         "exp of the logits is taken for probabilities",
         "",
@@ -198,6 +249,14 @@ INPUT_MUTANTS: tuple[InputMutant, ...] = (
         "TensorRT-LLM PR 15098",
         "padded_drafts_matter",
         _reads_padding,
+        "ragged",
+    ),
+    InputMutant(
+        "an absent draft is rejected",
+        "a shorter row's bonus comes from the residual of the draft row that pads it",
+        "",
+        "padded_drafts_matter",
+        _subtracts_padding,
         "ragged",
     ),
     InjectedMutant(

@@ -156,9 +156,9 @@ def boundary_faults(sampler: Guarded, group: Group, c: int, claim: Claim) -> Fin
     count = len(rows.tokens)
     possible = {string for string, mass in claim.law(case).items() if mass > 0}
     for u, w in itertools.product((0.0, 2.0**-24, _HIGH), (0.0, 2.0**-24, _HIGH)):
-        tokens, counts = sampler.inject(rows, np.full((count, group.gamma), u), np.full(count, w))
+        codes = group.codes(sampler.inject(rows, np.full((count, group.gamma), u), np.full(count, w))[0])
         for row in range(count):
-            string = tuple(int(x) for x in tokens[row, : counts[row]])
+            string = group.string_of(int(codes[row]))
             if string in possible:
                 continue
             if not claim.law(_leaning(case, string)).get(string, 0) > 0:

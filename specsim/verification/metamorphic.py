@@ -10,6 +10,7 @@ import numpy as np
 from specsim.verification.batched import Emitted, token
 from specsim.verification.claim import Trial
 from specsim.verification.guarded import Batch, Guarded, SamplerFault
+from specsim.verification.small_batches import alone
 from specsim.verification.suite import Group
 from specsim.verification.verdict import Finding
 
@@ -36,7 +37,7 @@ def _coin_by_coin(trial: Trial, sampler: Guarded, group: Group, rng: np.random.G
         yield from _shifted(sampler, batch, seed, first)
         if trial.claim.tosses_coins and _undecided(batch, seed) and _same(first, other):
             yield Finding("seed_ignored", "every seed gives the same answer on a batch of mixed rows")
-    sampler(Batch(batch.target[:1], None if batch.draft is None else batch.draft[:1], batch.tokens[:1]), rng)
+    sampler(batch.rows(slice(1)), rng)
     if declared:
         yield from _equal_rows(sampler, group, batch, rng)
     if sampler.can_inject:
@@ -90,18 +91,24 @@ def _equal_rows(sampler: Guarded, group: Group, batch: Batch, rng: np.random.Gen
             return
 
 
+_ALONE = 40
+"""Rows a shape that are called alone and in pairs too."""
+
+
 def _injected(sampler: Guarded, group: Group, batch: Batch, rng: np.random.Generator) -> Iterator[Finding]:
     rows = len(batch.tokens)
     uniforms, final = rng.random((rows, group.gamma)), rng.random(rows)
     whole = sampler.inject(batch, uniforms, final)
     order = rng.permutation(rows)
-    shuffled = sampler.inject(_rows(batch, order), uniforms[order], final[order])
+    shuffled = sampler.inject(batch.rows(order), uniforms[order], final[order])
     if not _same((whole[0][order], whole[1][order]), shuffled):
         yield Finding("row_order_matters", "permuting the rows of a batch (coins too) changes what rows emit")
-    half = order[: rows // 2]
-    part = sampler.inject(_rows(batch, half), uniforms[half], final[half])
+    half, few = order[: rows // 2], order[:_ALONE]
+    part = sampler.inject(batch.rows(half), uniforms[half], final[half])
     if not _same((whole[0][half], whole[1][half]), part):
         yield Finding("batch_dependence", "a row's answer changes with the other rows of its batch")
+    else:
+        yield from alone(sampler, batch.rows(few), uniforms[few], final[few], whole[0][few])
     padded = Batch(
         np.concatenate([batch.target, np.zeros((rows, group.gamma + 1, 3))], axis=2),
         None if batch.draft is None else np.concatenate([batch.draft, np.zeros((rows, group.gamma, 3))], axis=2),
@@ -114,7 +121,3 @@ def _injected(sampler: Guarded, group: Group, batch: Batch, rng: np.random.Gener
         return
     if not _same(whole, wider):
         yield Finding("vocabulary_padding_matters", "three more tokens of probability 0 change what rows emit")
-
-
-def _rows(batch: Batch, which: np.ndarray) -> Batch:
-    return Batch(batch.target[which], None if batch.draft is None else batch.draft[which], batch.tokens[which])

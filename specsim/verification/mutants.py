@@ -124,3 +124,9 @@ CONTROLS: Mapping[str, tuple[str, ...]] = {
 
 LOSSLESS_CONTROLS = ("target residual", "lenient by a tenth", "acceptance by the next row")
 """The mutants that a pass on losslessness alone must be able to reject."""
+
+
+def controls_of(algorithm: str | None) -> tuple[Mutant, ...]:
+    """The controls of a claim: an algorithm's, or those of losslessness alone (None, and rules that have none)."""
+    names = LOSSLESS_CONTROLS if algorithm is None else CONTROLS.get(algorithm, LOSSLESS_CONTROLS)
+    return tuple(mutant for name in names for mutant in MUTANTS if mutant.name == name)

@@ -28,9 +28,10 @@ from specsim.verification.guarded import Guarded, SamplerFault
 from specsim.verification.hostile import hostile_findings
 from specsim.verification.interception import intercepted
 from specsim.verification.metamorphic import coin_findings
-from specsim.verification.mutants import CONTROLS, LOSSLESS_CONTROLS, MUTANTS
+from specsim.verification.mutants import controls_of
 from specsim.verification.parameters import BY_TOKEN, check_by_token
 from specsim.verification.sampling import Counted, sampled, topped_up
+from specsim.verification.small_batches import small_batch_findings
 from specsim.verification.suite import standard_cases
 from specsim.verification.verdict import Finding, Verdict
 
@@ -181,6 +182,8 @@ def _judged(trial: Trial, sampler: Guarded, level: Level) -> Verdict:
             verdict = _controlled(trial, verdict, anytime=anytime)
     if level in ("auto", "metamorphic") and verdict.passed:  # last: a wrong law has a better witness than these
         verdict = _with(verdict, "changed rows", list(changed_rows_findings(trial, sampler, rng)))
+        if verdict.passed:
+            verdict = _with(verdict, "small batches", list(small_batch_findings(trial, sampler, rng)))
     return verdict
 
 
@@ -208,12 +211,9 @@ def _explained(trial: Trial, counted: Counted, verdict: Verdict) -> Verdict:
 def _controlled(trial: Trial, verdict: Verdict, *, anytime: bool) -> Verdict:
     """Broken samplers at the same budget: those whose law is off by ``detect_tv`` here must be rejected."""
     claim = trial.claim
-    names = (
-        LOSSLESS_CONTROLS if claim.algorithm is None else CONTROLS.get(rule_name(claim.algorithm), LOSSLESS_CONTROLS)
-    )
     again = replace(trial, seed=trial.seed + 1, budget_s=max(trial.budget_s, 60.0))
     rejected: list[str] = []
-    for mutant in (next(m for m in MUTANTS if m.name == name) for name in names):
+    for mutant in controls_of(None if claim.algorithm is None else rule_name(claim.algorithm)):
         off = (claim.distance(exact_law(mutant.rule, c.floats()), trial.laws[c.name], c) for c in trial.suite)
         if max(off) < trial.detect_tv:
             continue
