@@ -207,7 +207,9 @@ def checked_answer(answer: Any, batch: Batch) -> Emitted:
 def unchanged(names: Sequence[str], given: Sequence[Any], kept: Sequence[Any]) -> None:
     """Raise SamplerFault where an array that was handed over isn't what it was."""
     for name, after, before in zip(names, given, kept, strict=True):
-        if after is not None and not np.array_equal(after, before, equal_nan=True):
+        if after is None or np.array_equal(after, before):
+            continue
+        if not np.array_equal(after, before, equal_nan=True):
             raise SamplerFault(Finding("mutates_inputs", f"the {name} array was changed in place by the sampler"))
 
 

@@ -33,7 +33,7 @@ def small_batch_findings(trial: Trial, sampler: Guarded, rng: np.random.Generato
         p_values, rows = [], 0
         until = time.monotonic() + _SHARE_OF_BUDGET * trial.budget_s
         for case in cases:
-            counts = _called(case, CALLS // len(cases), size, until, trial, sampler, rng)
+            counts = called(case, CALLS // len(cases), size, until, trial, sampler, rng)
             p_values.append(trial.claim.fit(counts, trial.laws[case.name], case).p_value if counts else 1.0)
             rows += sum(counts.values())
         p_value = fisher(p_values)
@@ -53,17 +53,21 @@ def _telling(trial: Trial) -> list[Case]:
     return list({case.name: case for case in found}.values())
 
 
-def _called(
+def called(
     case: Case, calls: int, size: int, until: float, trial: Trial, sampler: Guarded, rng: np.random.Generator
 ) -> dict[String, int]:
+    """Counts of what ``calls`` calls of ``size`` rows emit, as many as there is time for. Raises SamplerFault."""
     group = Group((case,))
     _, batch = group.draw(np.array([calls * size]), rng, declared=trial.claim.declares_drafts)
-    counts = np.zeros(group.code_space, dtype=np.int64)
+    emitted: list[Ints] = []
     for start in range(0, calls * size, size):
         if time.monotonic() > until:
             break
-        np.add.at(counts, group.codes(sampler(batch.rows(slice(start, start + size)), rng)[0]), 1)
-    return {group.string_of(int(code)): int(counts[code]) for code in np.flatnonzero(counts)}
+        emitted.append(sampler(batch.rows(slice(start, start + size)), rng)[0])
+    if not emitted:
+        return {}
+    codes, times = np.unique(group.codes(np.concatenate(emitted)), return_counts=True)
+    return {group.string_of(int(code)): int(n) for code, n in zip(codes, times, strict=True)}
 
 
 def fisher(p_values: Sequence[float]) -> float:

@@ -91,7 +91,7 @@ def _tested(blocks: list[tuple[list[String], Floats, Floats]]) -> Fit:
         total = observed.sum()
         for at in np.flatnonzero(expected > 0):
             share = expected[at] / total
-            error = math.sqrt(expected[at] * (1 - share)) or 1.0
+            error = math.sqrt(expected[at] * max(0.0, 1 - share)) or 1.0
             z = float((observed[at] - expected[at]) / error) if share < 1 else 0.0
             if worst is None or abs(z) > abs(worst[3]):
                 worst = (strings[at], float(observed[at] / total), float(share), z)

@@ -198,7 +198,12 @@ class Group:
             here = case == c
             found = np.searchsorted(reached[c], u[here], side="right")
             string[here] = np.minimum(found, reached.shape[1] - 1)
-        return case, Batch(target[case, string], draft[case, string] if declared else None, self.strings[string])
+        at = case * len(self.strings) + string
+
+        def picked(table: Floats) -> Floats:  # a flat take: half the time of an index by case and string
+            return table.reshape(len(self.cases) * len(self.strings), *table.shape[2:]).take(at, axis=0)
+
+        return case, Batch(picked(target), picked(draft) if declared else None, self.strings.take(string, axis=0))
 
     def every(self, c: int, *, declared: bool = True) -> tuple[Floats, Batch]:
         """One row for every chain of drafts that case c can draw: (their probabilities, batch)."""

@@ -273,3 +273,42 @@ def test_lookup_sampler_draws_its_rules_law_and_follows_injected_coins() -> None
     direct = token.inject(batch.target, batch.draft, batch.tokens, u, w)
     for a, b in zip(looked, direct, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def ended(vocab: int, gamma: int, eos: int, seed: int) -> Case:
+    """A case whose text may end: no law follows the end."""
+    rng = np.random.default_rng(seed)
+    strings = [s for n in range(gamma + 1) for s in itertools.product(range(vocab), repeat=n) if eos not in s]
+    target, draft = ({s: tuple(rng.dirichlet(np.ones(vocab))) for s in strings} for _ in range(2))
+    return Case(target, {s: row for s, row in draft.items() if len(s) < gamma}, gamma, eos, f"ends {vocab} {gamma}")
+
+
+ENDED = (ended(3, 2, 1, 0), ended(2, 3, 0, 1))
+
+
+@pytest.mark.parametrize("level", ["auto", "ragged", "anytime"])
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_texts_that_end_are_judged_to_their_end(name: str, level) -> None:
+    verdict = check_sampler(LOSSLESS[name], name, cases=ENDED, level=level, detect_tv=0.05)
+    assert verdict.passed
+    assert not verdict.findings
+
+
+@pytest.mark.parametrize("level", ["interception", "statistical"])
+def test_wrong_samplers_show_where_texts_end_with_their_cause(level) -> None:
+    for name in ("target residual", "residual of the next row", "accepts nothing"):
+        wrong = next(m for m in MUTANTS if m.name == name).sampler()
+        verdict = check_sampler(wrong, "token", cases=ENDED, level=level, detect_tv=0.05)
+        assert verdict.status == "rejected"
+        assert name in verdict.causes
+    assert check_sampler(token, None, cases=ENDED, detect_tv=0.05).passed
+
+
+def test_nothing_is_counted_after_the_end() -> None:
+    (group,) = groups(ENDED[:1])
+    assert (group.codes(np.array([[1, -1, -1], [1, 2, 0], [1, 1, 1]])) == group.codes(np.array([[1, -1, -1]]))).all()
+    assert group.string_of(int(group.codes(np.array([[2, 1, 0]]))[0])) == (2, 1)
+    mass, batch = group.every(0)
+    assert mass.sum() == pytest.approx(1.0)
+    assert len(mass) == len(list(ENDED[0].drafts()))
+    assert {tuple(d) for d in batch.tokens.tolist() if d[0] == 1} == {(1, 1)}

@@ -65,6 +65,34 @@ def test_statistics_reject_every_law_at_the_declared_distance(mutant) -> None:
         assert verdict.status in ("rejected", "consistent")
 
 
+@pytest.mark.parametrize(
+    ("name", "claim", "shown"),
+    [
+        ("residual cut to two tokens", "token", {"wide residuals", "rare drafts"}),
+        ("block: residual cut to two tokens", "block", {"wide residuals", "rare drafts"}),
+        ("draft law kept above a floor", "token", {"rare drafts"}),
+        ("fourth position by the third row", "token", {"late positions"}),
+    ],
+)
+def test_mistakes_that_few_cases_show_are_seen_by_counts_and_by_interception(
+    name: str, claim: str, shown: set[str]
+) -> None:
+    mutant = next(m for m in MUTANTS if m.name == name)
+    assert {case.name for case in FLOATS if off_on(mutant, case) > 1e-9} == shown
+    assert shown <= {case.name for case in small_cases()}
+    verdict = check_sampler(mutant.sampler(), claim, level="statistical", detect_tv=0.0112)
+    assert verdict.status == "rejected"
+    assert verdict.witness is not None
+    assert verdict.witness.case in shown
+
+
+def test_residuals_of_three_tokens_come_after_a_draft_too() -> None:
+    case = next(case for case in standard_cases() if case.name == "wide residuals")
+    for prefix in case.prefixes(1):
+        left = [p > q for p, q in zip(case.target[prefix], case.draft[prefix], strict=True)]
+        assert sum(left) >= 4
+
+
 @pytest.mark.parametrize("mutant", BATCH_MUTANTS, ids=lambda m: m.name)
 def test_mixed_batches_are_rejected(mutant) -> None:
     verdict = check_sampler(mutant, "token", level="statistical", detect_tv=0.03)
