@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -109,6 +110,7 @@ class Trial:
     max_rows: int
     budget_s: float
     seed: int
+    started: float = field(default_factory=time.monotonic)
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -127,15 +129,24 @@ class Trial:
 
     def rows_wanted(self, case: Case, *, anytime: bool) -> int:
         """Rows that detect ``detect_tv`` on a case."""
-        degrees, tokens = self.size(case)
+        masses, degrees, tokens = self.cells(case)
         if anytime:
             return statistics.evidence_rows(degrees + 1, self.alpha / len(self.suite), self.detect_tv)
-        return statistics.rows_needed(max(degrees, 1), self.alpha_each, self.power, self.detect_tv, tokens=tokens)
+        return statistics.rows_wanted(
+            masses, max(degrees, 1), self.alpha_each, self.power, self.detect_tv, tokens=tokens
+        )
 
-    def size(self, case: Case) -> tuple[int, float]:
-        """Degrees of freedom of the test on a case, and the tokens a row that it spreads over."""
+    def cells(self, case: Case) -> tuple[Sequence[float], int, float]:
+        """Expected share of the rows in each cell of the test on a case, its degrees of freedom, and the tokens a row
+        that it spreads over.
+        """
         law = self.laws[case.name]
         if self.claim.algorithm is not None:
-            return sum(1 for mass in law.values() if mass > 0) - 1, 1.0
-        prefixes = {string[:j] for string, mass in law.items() if mass > 0 for j in range(len(string))}
-        return sum(sum(1 for x in case.target[s] if x > 0) - 1 for s in prefixes), float(expected_tokens(law))
+            masses = [float(mass) for mass in law.values() if mass > 0]
+            return masses, len(masses) - 1, 1.0
+        reached: dict[String, float] = {}
+        for string, mass in law.items():
+            for j in range(len(string)):
+                reached[string[:j]] = reached.get(string[:j], 0.0) + float(mass)
+        masses = [r * float(x) for s, r in reached.items() if r > 0 for x in case.target[s] if x > 0]
+        return masses, len(masses) - sum(r > 0 for r in reached.values()), float(expected_tokens(law))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import queue
 import sysconfig
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specsim.verification.batched import Emitted, Floats, Ints
+from specsim.verification.deadline import Expired, interrupt
 from specsim.verification.verdict import Finding
 
 Call = Callable[..., Any]
@@ -29,10 +29,6 @@ class SamplerFault(Exception):  # noqa: N818 - the sampler's fault, not ours
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.line)
         self.finding = finding
-
-
-class _Expired(BaseException):
-    """Raised inside the sampler's thread when its time is up; no ``except Exception`` of its code swallows it."""
 
 
 class Guarded:
@@ -94,9 +90,7 @@ class Guarded:
             worked, value = self._done.get(timeout=self._left_s)
         except queue.Empty:
             self._left_s = 0.0
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(_Expired)
-            )
+            interrupt(self._thread)
             raise self._timed_out() from None
         self._left_s -= time.monotonic() - start
         if not worked:
@@ -117,7 +111,7 @@ class Guarded:
                 if inspect.iscoroutine(answer):
                     answer.close()  # never awaited: a wrong answer, and no warning of ours
                 self._done.put((True, answer))
-            except _Expired:
+            except Expired:
                 return
             except BaseException as error:  # whatever somebody else's code raises is a finding
                 self._done.put((False, error))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,8 +21,9 @@ from specsim.verification.arguments import (
 )
 from specsim.verification.case import Case
 from specsim.verification.chains import ChainRule, rule_name
-from specsim.verification.changed_rows import changed_rows_findings, ragged_findings
+from specsim.verification.changed_rows import WIDE, changed_rows_findings, ragged_findings
 from specsim.verification.claim import Claim, Trial
+from specsim.verification.deadline import OutOfTime, within
 from specsim.verification.diagnosis import comparable, diagnosed
 from specsim.verification.exact import exact_law
 from specsim.verification.guarded import Guarded, SamplerFault
@@ -32,8 +34,8 @@ from specsim.verification.mutants import controls_of
 from specsim.verification.parameters import BY_TOKEN, check_by_token
 from specsim.verification.sampling import Counted, sampled, topped_up
 from specsim.verification.small_batches import small_batch_findings
-from specsim.verification.suite import standard_cases
-from specsim.verification.verdict import Finding, Verdict
+from specsim.verification.suite import is_small, standard_cases
+from specsim.verification.verdict import Finding, Range, Verdict
 
 Level = Literal["auto", "interception", "statistical", "anytime", "metamorphic", "ragged", "hostile"]
 
@@ -62,9 +64,9 @@ def check_sampler(
     total variation of ``detect_tv`` in any case is detected with probability ``power`` at a false alarm of ``alpha``
     for the whole suite, and tries the metamorphic relations; "anytime" tests with e-values and stops as soon as it
     knows; the others are one level alone: "ragged" judges rows with fewer drafts than their batch (-1 where absent),
-    "hostile" tries rows that are no laws. ``budget_s`` bounds the seconds spent in the sampler. ``arrays="torch"``
-    hands it tensors and a torch Generator, ``takes="logits"`` logarithms of the probabilities. Raises InputError for a
-    wrong argument, never for what the sampler does.
+    "hostile" tries rows that are no laws. ``budget_s`` bounds the seconds of the whole check, its laws and controls
+    included. ``arrays="torch"`` hands it tensors and a torch Generator, ``takes="logits"`` logarithms of the
+    probabilities. Raises InputError for a wrong argument, never for what the sampler does.
     """
     check_callable(sampler, "sampler")
     check_claim(algorithm, options, check_sampler)
@@ -78,8 +80,11 @@ def check_sampler(
     suite = _suite(cases, options)
     trial = Trial(Claim(algorithm, options), suite, alpha, detect_tv, power, max_rows, budget_s, seed)
     guarded = Guarded(sampler, budget_s=budget_s, arrays=arrays, takes=takes)
+    so_far = _SoFar(Verdict("consistent", trial.claim.at(level), alpha=alpha, power=power))
     try:
-        verdict = _judged(trial, guarded, level)
+        verdict = within(budget_s + _GRACE_S, lambda: _judged(trial, guarded, level, so_far))
+    except OutOfTime:
+        verdict = so_far.out_of_time(budget_s)
     except SamplerFault as fault:
         status: Literal["rejected", "inconclusive"] = "inconclusive" if fault.finding.weight == "stops" else "rejected"
         claim = trial.claim.at(level)
@@ -117,6 +122,27 @@ def _repeatable(verdict: Verdict, trial: Trial, asked: Mapping[str, Any], *, own
         tuple(tuple(float(x) for x in table[s]) for s in prefixes if s in table) for table in (case.target, case.draft)
     )
     return replace(verdict, witness=replace(verdict.witness, target=target, draft=draft[: case.gamma]))
+
+
+_GRACE_S = 0.5
+"""Seconds after the budget in which a sampler that used it up is still found to be the cause."""
+
+
+@dataclass
+class _SoFar:
+    """What a check is doing, and the verdict that it has reached."""
+
+    verdict: Verdict
+    doing: str = "the claim's exact law"
+
+    def out_of_time(self, budget_s: float) -> Verdict:
+        """The verdict where the time is up: a rejection stands, whatever was still being done."""
+        verdict, line = self.verdict, f"the budget of {budget_s:g} s was spent before this was done: {self.doing}"
+        if verdict.status == "rejected":
+            return replace(verdict, findings=(*verdict.findings, Finding("time_budget", line, "note")))
+        line += "; give cases of fewer tokens or drafts, raise budget_s or detect_tv"
+        finding = Finding("time_budget", line, "stops")
+        return replace(verdict, status="inconclusive", findings=(*verdict.findings, finding))
 
 
 class SamplerRejected(AssertionError):  # noqa: N818 - an assertion that failed
@@ -159,32 +185,52 @@ def _suite(cases: Sequence[Case] | None, options: Mapping[str, Any]) -> tuple[Ca
     return suite
 
 
-def _judged(trial: Trial, sampler: Guarded, level: Level) -> Verdict:
-    verdict = Verdict("consistent", trial.claim.at(level), alpha=trial.alpha, power=trial.power)
+def _judged(trial: Trial, sampler: Guarded, level: Level, so_far: _SoFar) -> Verdict:
+    verdict = so_far.verdict
     if level == "interception" and not sampler.can_inject:
         finding = Finding("not_injectable", "interception needs sampler.inject(...); see batched.Sampler", "stops")
         return replace(verdict, status="inconclusive", findings=(finding,))
+    if level != "hostile":
+        assert trial.laws  # what takes longest on a wide vocabulary comes first
     rng = np.random.default_rng(trial.seed)
-    if level in ("auto", "metamorphic"):
+
+    def now(doing: str) -> bool:
+        so_far.verdict, so_far.doing = verdict, doing
+        return verdict.passed
+
+    if level in ("auto", "metamorphic") and now("metamorphic relations"):
         verdict = _with(verdict, "metamorphic", coin_findings(trial, sampler, rng))
-    if level == "ragged":
+    if level == "ragged" and now("rows of different lengths"):
         verdict = _with(verdict, level, list(ragged_findings(trial, sampler, rng)))
-    if level == "hostile":
+    if level == "hostile" and now("rows that are no laws"):
         verdict = _with(verdict, level, list(hostile_findings(trial, sampler, rng)))
-    if level in ("auto", "interception") and sampler.can_inject and verdict.passed:
+    if level in ("auto", "interception") and sampler.can_inject and now("interception"):
         verdict = intercepted(trial, sampler, verdict)
-    if level in ("auto", "statistical", "anytime") and verdict.passed:
+    if level in ("auto", "statistical", "anytime") and now("rows of the statistical test"):
         anytime = level == "anytime"
         verdict, counted = sampled(trial, sampler, rng, verdict, anytime=anytime)
         if verdict.status == "rejected":
+            now("the likeliest cause")
             return _explained(trial, topped_up(trial, sampler, counted, rng), verdict)
-        if verdict.passed:
+        if now("broken samplers, which a pass must reject"):
             verdict = _controlled(trial, verdict, anytime=anytime)
-    if level in ("auto", "metamorphic") and verdict.passed:  # last: a wrong law has a better witness than these
+    if level in ("auto", "metamorphic") and now("changed rows"):  # last: a wrong law has a better witness than these
         verdict = _with(verdict, "changed rows", list(changed_rows_findings(trial, sampler, rng)))
-        if verdict.passed:
+        if now("small batches"):
             verdict = _with(verdict, "small batches", list(small_batch_findings(trial, sampler, rng)))
-    return verdict
+    return replace(verdict, covered=_covered(trial, level))
+
+
+def _covered(trial: Trial, level: Level) -> Range:
+    cases = [case for case in trial.suite if level != "interception" or is_small(case)] or list(trial.suite)
+    tokens, drafts = [case.vocab for case in cases], [case.gamma for case in cases]
+    relabels = level in ("auto", "metamorphic") and not any(name in BY_TOKEN for name in trial.claim.options)
+    return Range(
+        (min(tokens), max(tokens)),
+        (min(drafts), max(drafts)),
+        max(*tokens, WIDE if relabels else 0),
+        min((float(x) for case in cases for row in case.draft.values() for x in row if x > 0), default=1.0),
+    )
 
 
 def _with(verdict: Verdict, level: str, found: Sequence[Finding]) -> Verdict:
@@ -211,12 +257,13 @@ def _explained(trial: Trial, counted: Counted, verdict: Verdict) -> Verdict:
 def _controlled(trial: Trial, verdict: Verdict, *, anytime: bool) -> Verdict:
     """Broken samplers at the same budget: those whose law is off by ``detect_tv`` here must be rejected."""
     claim = trial.claim
-    again = replace(trial, seed=trial.seed + 1, budget_s=max(trial.budget_s, 60.0))
+    again = replace(trial, seed=trial.seed + 1, budget_s=max(trial.budget_s, 60.0), started=time.monotonic())
     rejected: list[str] = []
     for mutant in controls_of(None if claim.algorithm is None else rule_name(claim.algorithm)):
-        off = (claim.distance(exact_law(mutant.rule, c.floats()), trial.laws[c.name], c) for c in trial.suite)
-        if max(off) < trial.detect_tv:
+        off = max(claim.distance(exact_law(mutant.rule, c.floats()), trial.laws[c.name], c) for c in trial.suite)
+        if off < trial.detect_tv:
             continue
+        again = replace(again, detect_tv=max(trial.detect_tv, off / 2))  # fewer rows than the budget's suffice
         guarded = Guarded(mutant.sampler(), budget_s=again.budget_s)
         blank = Verdict("consistent", claim.line, alpha=trial.alpha, power=trial.power)
         outcome, _ = sampled(again, guarded, np.random.default_rng(again.seed), blank, anytime=anytime)

@@ -26,6 +26,9 @@ _FIRST_LOOK = 4_000
 _DIAGNOSIS = 40_000
 """Rows a case on which the cause of a rejection is looked for."""
 
+_LARGEST_BATCH = 20_000_000
+"""Probabilities in the rows of one call: 160 MB."""
+
 _FIXED: Sequence[float | None] = (None, 1.0, 1.2, 1.5)
 _ANYTIME: Sequence[float | None] = (0.02, *np.linspace(0.1, 1.2, 12))
 
@@ -71,7 +74,7 @@ def sampled(
         wanted = [np.floor(rows / over).astype(np.int64) for rows in wanted]
     counted = Counted.nothing(trial.groups)
     verdict = replace(verdict, levels=(*verdict.levels, "anytime" if anytime else "statistical"))
-    limit = time.monotonic() + 0.8 * trial.budget_s
+    limit = trial.started + 0.8 * trial.budget_s
     judge: Callable[[Trial, Counted], dict[str, Any]] = _by_evidence if anytime else _by_fit
     for share in _ANYTIME if anytime else _FIXED:
         goals = [np.minimum(rows, _FIRST_LOOK) if share is None else np.ceil(rows * share) for rows in wanted]
@@ -85,7 +88,8 @@ def sampled(
     if not _powerful(trial, verdict):
         line = (
             f"{verdict.rows:,} rows detect a total variation of {verdict.min_detectable_tv:.3g}, not"
-            f" {trial.detect_tv:g}; raise max_rows, budget_s or detect_tv"
+            f" {trial.detect_tv:g}; raise max_rows, budget_s or detect_tv, or give"
+            " cases of fewer tokens or drafts"
         )
         finding = Finding("power_not_reached", line, "stops")
         verdict = replace(verdict, status="inconclusive", findings=(*verdict.findings, finding))
@@ -103,7 +107,8 @@ def topped_up(trial: Trial, sampler: Guarded, counted: Counted, rng: np.random.G
 
 
 def _powerful(trial: Trial, verdict: Verdict) -> bool:
-    return (verdict.min_detectable_tv or 1.0) <= trial.detect_tv * 1.01
+    blind = verdict.min_detectable_tv  # 0 where every law of the suite is certain
+    return blind is not None and blind <= trial.detect_tv * 1.01
 
 
 def _fill(
@@ -124,7 +129,8 @@ def _fill(
             tokens, _ = sampler(batch, rng)
             spent = time.monotonic() - start
             counted.counts[g] += group.counts(case, tokens)
-            chunk = int(min(200_000, max(1, chunk * min(8.0, 1.0 / max(spent, 1e-3)))))
+            most = min(200_000, _LARGEST_BATCH // (group.vocab * (2 * group.gamma + 1)))
+            chunk = int(min(most, max(1, chunk * min(8.0, 1.0 / max(spent, 1e-3)))))
     return True
 
 
@@ -140,7 +146,8 @@ def _by_fit(trial: Trial, counted: Counted) -> dict[str, Any]:
         fit = trial.claim.fit(strings, trial.laws[case.name], case)
         tokens = 1.0 if trial.claim.algorithm else sum(len(s) * n for s, n in strings.items()) / rows
         fits.append((case, fit))
-        blind = max(blind, statistics.detectable(fit.degrees, trial.alpha_each, trial.power, rows, tokens=tokens))
+        seen = statistics.detectable(fit.degrees, trial.alpha_each, trial.power, rows, tokens=tokens)
+        blind = max(blind, seen + fit.pooled / rows)
     if not fits:
         return {"min_detectable_tv": 1.0, "status": "consistent"}
     case, worst = min(fits, key=lambda item: item[1].p_value)
@@ -155,7 +162,7 @@ def _by_evidence(trial: Trial, counted: Counted) -> dict[str, Any]:
     each = counted.cases()
     for g, c, case in each:
         evidence.append(trial.claim.evidence(counted.strings(g, c), trial.laws[case.name], case))
-        cells = trial.size(case)[0] + 1
+        cells = trial.cells(case)[1] + 1
         blind = max(blind, statistics.evidence_detectable(cells, trial.alpha / len(each), counted.rows(g, c)))
     top = int(np.argmax(evidence))
     mean = evidence[top] + math.log(

@@ -9,8 +9,9 @@ import numpy as np
 
 from specsim.verification.batched import Ints
 from specsim.verification.case import Case, String
+from specsim.verification.chains import rule_name
 from specsim.verification.claim import Trial
-from specsim.verification.exact import exact_law, rule_name
+from specsim.verification.exact import exact_law
 from specsim.verification.guarded import Batch, Guarded
 from specsim.verification.mutants import controls_of
 from specsim.verification.suite import Group

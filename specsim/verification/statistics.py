@@ -22,14 +22,15 @@ SMALLEST_CELL = 25.0
 
 @dataclass(frozen=True)
 class Fit:
-    """A test of counts: its p-value (two Bonferroni halves), degrees of freedom, the worst cell, and an impossible
-    one.
+    """A test of counts: its p-value (two Bonferroni halves), degrees of freedom, the worst cell, an impossible
+    one, and how many rows were expected in pooled cells, within which the test is blind.
     """
 
     p_value: float
     degrees: int
     worst: tuple[String, float, float, float] | None
     impossible: String | None = None
+    pooled: float = 0.0
 
 
 def fit(counts: Counts, law: Mapping[String, Any]) -> Fit:
@@ -85,7 +86,7 @@ def _tested(blocks: list[tuple[list[String], Floats, Floats]]) -> Fit:
     """Sum of chi-squares of independent blocks, each a multinomial given its total."""
     from scipy.special import chdtrc, pdtrc
 
-    statistic, degrees, small_seen, small_expected = 0.0, 0, 0.0, 0.0
+    statistic, degrees, small_seen, small_expected, pooled = 0.0, 0, 0.0, 0.0, 0.0
     worst: tuple[String, float, float, float] | None = None
     for strings, observed, expected in blocks:
         total = observed.sum()
@@ -98,6 +99,7 @@ def _tested(blocks: list[tuple[list[String], Floats, Floats]]) -> Fit:
         big = expected >= SMALLEST_CELL
         seen, wanted = list(observed[big]), list(expected[big])
         rest_seen, rest_wanted = float(observed[~big].sum()), float(expected[~big].sum())
+        pooled += rest_wanted
         if rest_wanted >= SMALLEST_CELL:
             seen.append(rest_seen)
             wanted.append(rest_wanted)
@@ -114,7 +116,7 @@ def _tested(blocks: list[tuple[list[String], Floats, Floats]]) -> Fit:
     p = float(chdtrc(degrees, statistic)) if degrees else 1.0
     if small_expected > 0:
         p = 2 * min(p, float(pdtrc(small_seen - 1, small_expected)) if small_seen else 1.0, 0.5)
-    return Fit(min(p, 1.0), degrees, worst)
+    return Fit(min(p, 1.0), degrees, worst, pooled=pooled)
 
 
 def noncentrality(degrees: int, alpha: float, power: float) -> float:
@@ -139,6 +141,26 @@ def rows_needed(degrees: int, alpha: float, power: float, detect_tv: float, *, t
     mean number of tokens a row (``tokens``), which the same inequality then costs.
     """
     return math.ceil(noncentrality(degrees, alpha, power) * tokens / (4.0 * detect_tv**2))
+
+
+def rows_wanted(
+    masses: Sequence[float], degrees: int, alpha: float, power: float, detect_tv: float, *, tokens: float = 1.0
+) -> int:
+    """``rows_needed``, and enough more that what small cells hide, pooled, leaves the declared distance detectable."""
+    rising = np.sort(np.asarray(masses, dtype=np.float64))
+    below = np.concatenate([[0.0], np.cumsum(rising)])
+    needed = math.sqrt(noncentrality(degrees, alpha, power) * tokens / 4.0)
+    low = high = rows_needed(degrees, alpha, power, detect_tv, tokens=tokens)
+
+    def blind(rows: int) -> float:  # a cell's rows vary: a fifth more than the least
+        return needed / math.sqrt(rows) + float(below[np.searchsorted(rising, 1.2 * SMALLEST_CELL / rows)])
+
+    while blind(high) > detect_tv * 1.005:
+        low, high = high, 2 * high
+    while high - low > 1 + low // 100:
+        middle = (low + high) // 2
+        low, high = (middle, high) if blind(middle) > detect_tv * 1.005 else (low, middle)
+    return high
 
 
 def detectable(degrees: int, alpha: float, power: float, rows: int, *, tokens: float = 1.0) -> float:

@@ -63,14 +63,32 @@ class Witness:
 
 
 @dataclass(frozen=True)
+class Range:
+    """What a check tried, least and most: tokens of the cases' vocabularies, and drafts; tokens of the widest
+    vocabulary that they were hidden in, and the smallest probability of a draft. It says nothing of more, or of less.
+    """
+
+    tokens: tuple[int, int]
+    drafts: tuple[int, int]
+    widest: int
+    smallest_draft: float
+
+    def __str__(self) -> str:
+        tokens, drafts = (f"{a} to {b}" if a < b else str(a) for a, b in (self.tokens, self.drafts))
+        among = f" (hidden among {self.widest})" if self.widest > self.tokens[1] else ""
+        more = "" if self.drafts[1] == 1 else "s"
+        return f"{tokens} tokens{among}, {drafts} draft{more} of probabilities from {self.smallest_draft:.2g}"
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether a sampler is consistent with a claim, how sure that is, and what speaks against it.
 
     ``min_detectable_tv`` is the smallest total variation, in any case of the suite, that would have been rejected with
     probability ``power``: a pass says nothing about less. ``controls`` names deliberately broken samplers that the same
     budget rejected. ``explanation`` says which known mistakes fit what was emitted (``causes`` are their names, the
-    likeliest first), or that none does. ``call`` was made with ``seed``, and gives the same again. ``error`` is what
-    the sampler raised, which is no part of the JSON.
+    likeliest first), or that none does. ``call`` was made with ``seed``, and gives the same again. ``covered`` is the
+    range of what was tried. ``error`` is what the sampler raised, which is no part of the JSON.
     """
 
     status: Status
@@ -89,6 +107,7 @@ class Verdict:
     causes: tuple[str, ...] = ()
     seed: int | None = None
     call: str | None = None
+    covered: Range | None = None
     error: BaseException | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -130,6 +149,8 @@ class Verdict:
             lines.append(f"  levels: {', '.join(self.levels)}")
         if self.call and not self.passed:
             lines.append(f"  again: {self.call}")
+        if self.passed and self.covered is not None:
+            lines.append(f"  covered: {self.covered}")
         if self.controls:
             lines.append(f"  broken samplers rejected at the same budget: {', '.join(self.controls)}")
         return "\n".join(lines)

@@ -17,6 +17,8 @@ from specsim.verification import (
     assert_lossless,
     check_sampler,
     exact_law,
+    random_case,
+    statistics,
     tv,
 )
 from specsim.verification.batched import LOSSLESS, token
@@ -312,3 +314,56 @@ def test_nothing_is_counted_after_the_end() -> None:
     assert mass.sum() == pytest.approx(1.0)
     assert len(mass) == len(list(ENDED[0].drafts()))
     assert {tuple(d) for d in batch.tokens.tolist() if d[0] == 1} == {(1, 1)}
+
+
+@pytest.mark.parametrize("level", ["auto", "statistical", "metamorphic", "interception"])
+def test_the_budget_bounds_a_check_on_a_wide_vocabulary_too(level) -> None:
+    """Its law alone takes longer to enumerate: without a bound this test doesn't end."""
+    row = tuple([1 / 1500] * 1500)
+    wide = Case({(): row, **{(x,): row for x in range(1500)}}, {(): row}, 1, name="wide")
+    verdict = check_sampler(token, "token", cases=[wide], level=level, detect_tv=0.05, budget_s=1.0)
+    assert verdict.status == "inconclusive"
+    assert [finding.name for finding in verdict.findings] == ["time_budget"]
+    assert "give cases of fewer tokens or drafts, raise budget_s" in str(verdict)
+
+
+def test_a_rejection_stands_when_the_time_runs_out_on_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    from specsim.verification import oracle
+
+    def endless(*_):
+        while True:
+            pass
+
+    monkeypatch.setattr(oracle, "_explained", endless)
+    wrong = MUTANTS[0].sampler()
+    verdict = check_sampler(wrong, "token", level="statistical", cases=standard_cases()[:1], budget_s=2.0)
+    assert verdict.status == "rejected"
+    assert verdict.witness is not None
+    assert [(f.name, f.weight) for f in verdict.findings][1:] == [("time_budget", "note")]
+
+
+def test_what_small_cells_hide_counts_against_the_power() -> None:
+    """No test of 1,000 rows tells laws over 1,000 equal cells apart: all are pooled."""
+    law = {(x,): 1 / 1000 for x in range(1000)}
+    assert statistics.fit({(x,): 1 for x in range(1000)}, law).pooled == pytest.approx(1000)
+    masses = list(law.values())
+    rows = statistics.rows_wanted(masses, 999, 1e-9, 0.99, 0.1)
+    assert rows >= 1000 * statistics.SMALLEST_CELL > statistics.rows_needed(999, 1e-9, 0.99, 0.1)
+    assert statistics.rows_wanted([0.5, 0.5], 1, 1e-9, 0.99, 0.1) == statistics.rows_needed(1, 1e-9, 0.99, 0.1)
+    case = random_case(np.random.default_rng(0), vocab=20, gamma=1)
+    for claim in ("token", None):
+        verdict = check_sampler(token, claim, cases=[case], level="statistical", detect_tv=0.1)
+        assert verdict.passed
+        assert verdict.controls
+        assert verdict.min_detectable_tv is not None
+        assert verdict.min_detectable_tv <= 0.101
+
+
+def test_a_pass_says_what_range_it_covered() -> None:
+    verdict = check_sampler(token, "token", detect_tv=0.1)
+    assert "covered: 2 to 8 tokens (hidden among 257), 1 to 5 drafts of probabilities from 0.005" in str(verdict)
+    told = json.loads(verdict.to_json())["covered"]
+    assert told == {"tokens": [2, 8], "drafts": [1, 5], "widest": 257, "smallest_draft": 0.005}
+    assert "covered: 3 tokens, 2 drafts" in str(
+        check_sampler(token, "token", cases=standard_cases()[:1], level="statistical", detect_tv=0.1)
+    )
