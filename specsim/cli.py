@@ -124,7 +124,7 @@ def verify(
     ] = "auto",
     alpha: Annotated[float, typer.Option(metavar="P", help="False alarms of the whole check.")] = 1e-9,
     detect_tv: Annotated[float, typer.Option(metavar="TV", help="Total variation that must be detected.")] = 0.01,
-    budget_s: Annotated[float, typer.Option(metavar="SECONDS", help="Time that the sampler may take in all.")] = 120.0,
+    budget_s: Annotated[float, typer.Option(metavar="SECONDS", help="Time that the whole check may take.")] = 120.0,
     seed: Annotated[int, typer.Option(help="Seed of the cases' drafts and of the Generator handed over.")] = 0,
     arrays: Annotated[str, typer.Option(help="What arrays the sampler takes: numpy or torch.")] = "numpy",
     drafts: Annotated[
