@@ -183,6 +183,7 @@ def _divergence(p: Floats, q: Floats, kind: str) -> Floats:
 
 
 def _kl(p: Floats, q: Floats) -> Floats:
+    inside = p > 0  # elsewhere nothing is added, not even where q is 0 as well
     with np.errstate(divide="ignore"):
-        terms = np.where(p > 0, p * (np.log(np.where(p > 0, p, 1.0)) - np.log(q)), 0.0)
+        terms = p * (np.log(np.where(inside, p, 1.0)) - np.log(np.where(inside, q, 1.0)))
     return np.asarray(terms.sum(axis=-1))
