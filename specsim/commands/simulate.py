@@ -45,14 +45,14 @@ def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -
             report(i, count)
             results.append(replica.run(i, requests=size))
     limits = _request_limits(scenario)
-    arrivals = scenario.workload.arrivals
     summary = summarise(
         results,
         slo=Slo(**limits) if limits else None,
-        warm_up="mser5" if arrivals.kind in ("poisson", "gamma") else "none",
-        users=arrivals.concurrency if arrivals.kind == "closed" else None,
+        warm_up="mser5" if scenario.workload.arrivals.kind in ("poisson", "gamma") else "none",
+        users=deployment.workload.users if deployment.workload else None,
     )
-    summary = replace(summary, warnings=_warnings(scenario, summary))
+    missed, load = _beyond(scenario, summary), load_in_words(whole)
+    summary = replace(summary, warnings=_warnings(scenario, summary, missed))
     assumed = [*(deployment.drafting_assumed(candidate) if candidate and k else ()), *scenario.assumed]
     written = write_run(
         folder,
@@ -65,7 +65,7 @@ def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -
                 "profile": deployment.profile.name,
                 "profile_sha256": deployment.profile.sha256,
                 "configuration": {"drafter": drafter.label if drafter and k else None, "num_speculative_tokens": k},
-                "load": load_in_words(whole),
+                "load": load,
                 "assumed": assumed,
                 "notes": list(loaded.notes),
             },
@@ -81,15 +81,15 @@ def run(path: str | None, flags: Overrides, *, out: str | None, as_json: bool) -
     print_summary(
         summary.to_dict(),
         title=f"{scenario.target.model}, {what}",
-        load=load_in_words(whole),
-        slo_holds=None if scenario.slo is None else not _beyond(scenario, summary),
+        load=load,
+        slo_holds=None if scenario.slo is None else not missed,
         files=written,
         assumed=assumed,
         notes=loaded.notes,
     )
 
 
-def _warnings(scenario: Scenario, summary: Summary) -> tuple[str, ...]:
+def _warnings(scenario: Scenario, summary: Summary, missed: tuple[str, ...]) -> tuple[str, ...]:
     """What the reader must see before any latency: a load that cannot be sustained, limits that do not hold."""
     from specsim.planning.share import remedy
 
@@ -99,7 +99,7 @@ def _warnings(scenario: Scenario, summary: Summary) -> tuple[str, ...]:
             "Requests pile up until the runs end: the replica cannot keep up, or the runs are too short to settle."
             " The latencies depend on how long a run is."
         )
-    if missed := _beyond(scenario, summary):
+    if missed:
         found.append(f"The SLO does not hold: {'; '.join(missed)}.")
     return (*found, remedy(scenario)) if found else ()
 

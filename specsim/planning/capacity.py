@@ -117,14 +117,23 @@ def against(runs: list[Result], slo: Slo, *, users: int | None = None) -> tuple[
 
     users: of a closed loop, whose first and last requests are left out (``counted_in_loop``).
     """
-    found = []
-    counted = [slice(None) if users is None else counted_in_loop(len(r.arrival_s), users) for r in runs]
-    for quantity, quantile, limit_s in slo.limits:
+    counted = [counted_in_loop(len(r.arrival_s), users) for r in runs]
+
+    def pooled(quantity: str, quantile: float) -> float:
         values = np.concatenate([getattr(r, f"{quantity}_s")[c] for r, c in zip(runs, counted, strict=True)])
         values = values[np.isfinite(values)]
-        seconds = float(np.quantile(values, quantile)) if values.size else 0.0
-        found.append(Limit(f"{quantity.upper()} p{quantile * 100:.0f}", 1e3 * limit_s, 1e3 * seconds))
-    return tuple(found)
+        return float(np.quantile(values, quantile)) if values.size else 0.0
+
+    return limits_of(slo, pooled)
+
+
+def limits_of(slo: Slo, seconds_at: Callable[[str, float], float | None]) -> tuple[Limit, ...]:
+    """Every limit beside ``seconds_at("ttft" or "tpot", quantile)``; left out where that is None."""
+    return tuple(
+        Limit(f"{quantity.upper()} p{100 * quantile:.0f}", 1e3 * limit_s, 1e3 * seconds)
+        for quantity, quantile, limit_s in slo.limits
+        if (seconds := seconds_at(quantity, quantile)) is not None
+    )
 
 
 def pressure(runs: list[Result], slo: Slo) -> tuple[float, str]:

@@ -169,7 +169,7 @@ def run_one(scenario: Scenario, name: str, concurrencies: Sequence[int]) -> Row 
     sweep = tuple(
         _point(composition, deployment, users) for users in concurrencies if users == 1 or not composition.one_at_a_time
     )
-    return _row(given, composition, outcome, assumed, sweep, scenario)
+    return _row(given, composition, outcome, assumed, sweep, deployment)
 
 
 def compose(given: System, deployment: Deployment) -> tuple[Composition, tuple[str, ...]]:
@@ -242,13 +242,13 @@ def _row(
     outcome: Outcome,
     assumed: tuple[str, ...],
     sweep: tuple[Point, ...],
-    scenario: Scenario,
+    deployment: Deployment,
 ) -> Row:
     result = outcome.result
     tokens = float(result.output_tokens.sum())
     drafted = float(result.drafted.sum()) * composition.proposes
-    users = _users(scenario)
-    counted = slice(0, len(result.arrival_s)) if users is None else counted_in_loop(len(result.arrival_s), users)
+    users = deployment.workload.users if deployment.workload else None
+    counted = counted_in_loop(len(result.arrival_s), users)
     ttft, tpot = result.ttft_s[counted], result.tpot_s[counted]
     tpot = tpot[np.isfinite(tpot)]
     tokens_per_s = outcome.tokens_per_s if users is None else _loop_tokens_per_s(result, counted, users)
@@ -281,13 +281,7 @@ def _row(
         flops=composition.round_flops(outcome) / tokens,
         prompt_flops=composition.prompt_flops(outcome) / tokens,
         load_grows=users is None and load_grows([result]),
-        beyond_slo=beyond(scenario.slo, lambda name, q: float(np.quantile(latencies[name], q))),
+        beyond_slo=beyond(deployment.scenario.slo, lambda name, q: float(np.quantile(latencies[name], q))),
         assumed=assumed,
         sweep=sweep,
     )
-
-
-def _users(scenario: Scenario) -> int | None:
-    """Users of the scenario's closed loop, None for other arrivals."""
-    arrivals = None if scenario.workload is None else scenario.workload.arrivals
-    return arrivals.concurrency if arrivals is not None and arrivals.kind == "closed" else None

@@ -148,7 +148,7 @@ def choose(deployment: Deployment, curves: Curves, ranges: Sequence[Range], *, r
     """
     largest, rate, workload = _largest_rates(deployment, curves), asked_rate(deployment), deployment.workload
     assert workload is not None
-    users = workload.arrivals.concurrency if isinstance(workload.arrivals, ClosedLoop) else 1
+    users = workload.users or 1  # a trace that comes all at once has none, and no rate
     if rate is not None:
         rate /= replicas
     named = {candidate.label: candidate for candidate in deployment.candidates}

@@ -13,8 +13,7 @@ from specsim.planning.estimate import estimate
 from specsim.planning.operating import Choice, Curves, asked_rate
 from specsim.scenario.sections import Slo
 from specsim.simulation.intervals import Estimate, across
-from specsim.simulation.metrics import summarise
-from specsim.simulation.workload import ClosedLoop
+from specsim.simulation.metrics import counted_in_loop, requests_per_s
 
 
 class Simulated:
@@ -22,7 +21,7 @@ class Simulated:
 
     def __init__(self, deployment: Deployment, curves: Curves) -> None:
         self._deployment, self._curves = deployment, curves
-        self._rows: dict[tuple[str, int], tuple[dict[str, Any], np.ndarray | None]] = {}
+        self._rows: dict[tuple[str, int], tuple[dict[str, Any], np.ndarray]] = {}
 
     def row(self, choice: Choice) -> dict[str, Any] | None:
         """The row of one configuration; None where arrivals are open and no SLO says which rate is sustained."""
@@ -31,7 +30,7 @@ class Simulated:
             return None
         key = (choice.label, choice.k)
         if key not in self._rows:
-            self._rows[key] = self._closed(choice) if rate is None or slo is None else self._open(choice, slo, rate)
+            self._rows[key] = self._as_it_is(choice) if rate is None or slo is None else self._open(choice, slo, rate)
         return self._rows[key][0]
 
     def compared(self, choice: Choice, plain: Choice) -> list[dict[str, Any]]:
@@ -40,9 +39,8 @@ class Simulated:
         if len(rows) == 2 and all(row["request_rate_per_s"]["value"] > 0 for row in rows):
             mine, base = (row["request_rate_per_s"] for row in rows)
             gain = mine["value"] / base["value"]
-            draws = [self._rows[one.label, one.k][1] for one in (choice, plain)]
-            if draws[0] is not None and draws[1] is not None:
-                rows[0]["rate_over_plain"] = estimate(gain, gain * draws[0] / draws[1]).to_dict()
+            over, under = (self._rows[one.label, one.k][1] for one in (choice, plain))
+            rows[0]["rate_over_plain"] = estimate(gain, gain * over / under).to_dict()
         return rows
 
     def _open(self, choice: Choice, slo: Slo, asked: float) -> tuple[dict[str, Any], np.ndarray]:
@@ -71,7 +69,8 @@ class Simulated:
             row["alone"] = [limit.to_dict() for limit in against([idle], slo)]
         return row, relative
 
-    def _closed(self, choice: Choice) -> tuple[dict[str, Any], np.ndarray]:
+    def _as_it_is(self, choice: Choice) -> tuple[dict[str, Any], np.ndarray]:
+        """The same where the traffic has no rate to vary: a closed loop, or a trace that comes all at once."""
         deployment, curve = self._deployment, self._curves[choice.label, choice.k]
         given, workload = deployment.scenario.simulation, deployment.workload
         assert workload is not None
@@ -79,16 +78,15 @@ class Simulated:
         runs = [replica.run(i, requests=given.requests) for i in range(given.replications)]
         size = choice.load.concurrency
         relative = curve.rate_draws(size) / curve.rate(size)
-        assert isinstance(workload.arrivals, ClosedLoop)
-        users = workload.arrivals.concurrency
-        rate = summarise(runs, users=users).request_throughput_per_s
+        users = workload.users
+        rate = across([requests_per_s(r, counted_in_loop(len(r.arrival_s), users)) for r in runs])
         rate = _scaled(rate.value, relative, rate)
         row = {
             **self._named(choice),
             "request_rate_per_s": rate.to_dict(),
             "replicas": None,
             **_costs(deployment, rate),
-            "binding_constraint": "the closed loop's concurrency",
+            "binding_constraint": "all arrive at once" if users is None else "the closed loop's concurrency",
         }
         if deployment.scenario.slo is not None:
             row["limits"] = [limit.to_dict() for limit in against(runs, deployment.scenario.slo, users=users)]

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from specsim.errors import InputError
-from specsim.planning.capacity import at_rate
+from specsim.planning.capacity import at_rate, limits_of
 from specsim.planning.deployment import Deployment
 from specsim.planning.operating import asked_rate
 from specsim.scenario import Scenario
 from specsim.scenario.sections import Slo
-from specsim.simulation.workload import ClosedLoop
 
 
 def of_one_replica(deployment: Deployment) -> Deployment:
@@ -34,8 +33,8 @@ def load_in_words(deployment: Deployment) -> str:
     assert deployment.workload is not None
     replicas = deployment.scenario.simulation.replicas or 1
     rate = asked_rate(deployment)
-    if isinstance(deployment.workload.arrivals, ClosedLoop):
-        return f"One replica serves {deployment.workload.arrivals.concurrency:,} users in a closed loop."
+    if deployment.workload.users is not None:
+        return f"One replica serves {deployment.workload.users:,} users in a closed loop."
     if rate is None:
         return "One replica serves the whole trace."
     if replicas == 1:
@@ -46,12 +45,11 @@ def load_in_words(deployment: Deployment) -> str:
 def beyond(slo: Slo | None, quantile: Callable[[str, float], float | None]) -> tuple[str, ...]:
     """Limits that do not hold, in words. quantile("ttft" or "tpot", q): seconds, None where there is none to judge."""
     found = []
-    for quantity, q, limit_s in slo.limits if slo else ():
-        seconds = quantile(quantity, q)
-        if seconds is not None and seconds > limit_s:
-            name = f"{quantity.upper()} p{100 * q:.0f}"
-            ms = 1000.0 * seconds
-            found.append(f"{name} is {f'{ms:,.0f}' if ms >= 1000 else f'{ms:.4g}'} ms (limit {1000 * limit_s:,g})")
+    for limit in () if slo is None else limits_of(slo, quantile):
+        if limit.pressure > 1.0:
+            ms = limit.value_ms
+            value = f"{ms:,.0f}" if ms >= 1000 else f"{ms:.4g}"
+            found.append(f"{limit.name} is {value} ms (limit {limit.limit_ms:,g})")
     return tuple(found)
 
 

@@ -145,7 +145,7 @@ def summarise(
         tpot_s=latency("tpot_s"),
         itl_s=itl,
         e2e_s=e2e,
-        request_throughput_per_s=scalar(lambda r, c: (c.stop - c.start) / _span(r, c)),
+        request_throughput_per_s=scalar(requests_per_s),
         output_throughput_tokens_per_s=scalar(lambda r, c: float(r.output_tokens[c].sum()) / _span(r, c)),
         goodput_per_s=None if slo is None else scalar(lambda r, c: float(_kept(r, slo)[c].sum()) / _span(r, c)),
         goodput_share=None if slo is None else scalar(lambda r, c: float(_kept(r, slo)[c].mean())),
@@ -201,14 +201,22 @@ def _weighted(values: Floats, counts: NDArray[np.int64]) -> tuple[float, ...]:
     return (float(values @ counts / upto[-1]), *(float(values[by_size[p]]) for p in places))
 
 
-def counted_in_loop(requests: int, users: int) -> slice:
+def counted_in_loop(requests: int, users: int | None) -> slice:
     """The requests of a closed loop that meet a full batch: neither a user's first nor last, in order of arrival.
 
-    All but the first where that would leave fewer than one a user, and all where nothing else is left.
+    All but the first where that would leave fewer than one a user, and all where nothing else is left, or there are no
+    users (None: no loop).
     """
+    if users is None:
+        return slice(0, requests)
     if requests >= 3 * users:
         return slice(users, requests - users)
     return slice(users if requests > users else 0, requests)
+
+
+def requests_per_s(result: Result, counted: slice) -> float:
+    """The counted requests over the time in which they came (in a loop that goes on), or came and were served."""
+    return float((counted.stop - counted.start) / _span(result, counted))
 
 
 def _gaps(result: Result, counted: slice) -> tuple[Floats, NDArray[np.int64]]:

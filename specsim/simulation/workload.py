@@ -226,6 +226,11 @@ class Workload:
     prompt_tokens: Distribution | None = None
     output_tokens: Distribution | None = None
 
+    @property
+    def users(self) -> int | None:
+        """Of a closed loop; None where requests arrive by themselves."""
+        return self.arrivals.concurrency if isinstance(self.arrivals, ClosedLoop) else None
+
     def __post_init__(self) -> None:
         if not isinstance(self.arrivals, Trace):
             for name in ("prompt_tokens", "output_tokens"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -257,6 +258,15 @@ def test_a_closed_loop_gains_less_than_decoding_does_by_what_prefill_takes() -> 
     longer = planned(workload=workload, simulation={"requests": 240, "replications": 5})["capacity"][0]
     assert rates[0] == pytest.approx(longer["request_rate_per_s"]["value"], rel=0.05)  # start and end are left out
     assert [limit["name"] for limit in row["limits"]] == ["TTFT p95", "TPOT p95"]
+
+
+def test_a_trace_that_comes_all_at_once_is_planned_as_it_is(tmp_path: Path) -> None:
+    trace = tmp_path / "burst.csv"
+    trace.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + "0,512,64\n" * 8)
+    burst = planned(workload={"arrivals": {"kind": "trace", "file": str(trace)}})
+    assert {row["binding_constraint"] for row in burst["capacity"]} == {"all arrive at once"}
+    assert all(row["request_rate_per_s"]["value"] > 0 for row in burst["capacity"])
+    assert all(row["replicas"] is None for row in burst["capacity"])
 
 
 def test_a_model_that_does_not_fit_is_one_line_with_the_arithmetic() -> None:
