@@ -12,7 +12,7 @@ import pandas as pd
 from specsim.errors import InputError
 from specsim.files import replace_file
 from specsim.report.figure import require_matplotlib
-from studies.verify_surface import HEADS, KNEE, WHERE, Measured, growth, knees, rule
+from studies.verify_surface import HEADS, KNEE, Measured, growth, knees, rule
 
 MOST_PANELS = 4
 
@@ -21,9 +21,7 @@ def draw(found: Measured, folder: Path) -> list[Path]:
     """Write every picture whose points were measured (PNG), each beside its place and renamed; where they are."""
     require_matplotlib()
     heads = found.attention.groupby(HEADS).size().idxmax()
-    mine = (found.attention[HEADS] == list(heads)).all(axis=1)
-    points = found.attention[mine]
-    fastest = points.loc[points.groupby([*WHERE, "query_tokens"])["latency_us"].idxmin()]
+    points, fastest = (table[(table[HEADS] == list(heads)).all(axis=1)] for table in (found.attention, found.fastest))
     device = f"{found.machine['device']['name']}, {found.machine['dtype']}"
     layout = f"{device}, {heads[0]}/{heads[1]} heads of {heads[2]}"
     try:

@@ -18,7 +18,7 @@ from specsim.verification.batched import Floats, Ints
 from specsim.verification.case import Case, String, tv
 from specsim.verification.claim import Claim, Trial
 from specsim.verification.diagnosis import Diagnosis, comparable, recognised
-from specsim.verification.guarded import Batch, Guarded, SamplerFault
+from specsim.verification.guarded import Guarded, SamplerFault
 from specsim.verification.suite import Group, is_small
 from specsim.verification.verdict import Finding, Verdict, Witness
 
@@ -94,8 +94,7 @@ def intercepted_law(sampler: Guarded, group: Group, c: int, *, declared: bool = 
     gamma, count = group.gamma, len(mass)
 
     def run(row: Ints, uniforms: Floats, final: Floats) -> Ints:
-        picked = Batch(rows.target[row], None if rows.draft is None else rows.draft[row], rows.tokens[row])
-        return group.codes(sampler.inject(picked, uniforms, final)[0])
+        return group.codes(sampler.inject(rows.rows(row), uniforms, final)[0])
 
     cuts: list[list[set[float]]] = [[{0.0} for _ in range(gamma)] for _ in range(count)]
     for _ in range(gamma + 1):  # a threshold may show only where another coin falls in the right cell

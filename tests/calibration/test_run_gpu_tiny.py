@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
@@ -15,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import numpy as np  # noqa: E402
+from recorded_cuda import Recorder  # noqa: E402
 
 from calibration.gpu import __main__ as gpu  # noqa: E402
 from calibration.gpu.models import LiveGrid  # noqa: E402
@@ -87,42 +87,14 @@ def test_the_script_measures_every_part_in_its_small_form(tmp_path: Path) -> Non
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CUDA device whose memory is this processor's: captures run at once, replays do nothing, every time is 2 ms."""
-
-    class Stream:
-        def wait_stream(self, _: object) -> None:
-            pass
-
-    class Event:
-        def __init__(self, **_: object) -> None:
-            pass
-
-        def record(self) -> None:
-            pass
-
-        def elapsed_time(self, _: object) -> float:
-            return 2.0
-
-    class Graph:
-        def replay(self) -> None:
-            pass
-
-    def nothing(*_: object) -> None:
-        pass
-
-    def anywhere(*_: object) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    for name, value in {
-        "CUDAGraph": Graph, "Stream": Stream, "Event": Event, "graph": anywhere, "stream": anywhere,
-        "current_stream": Stream, "synchronize": nothing, "empty_cache": nothing, "_sleep": nothing,
-        "is_available": lambda: True,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(torch.cuda, name, value)
+    Recorder().install(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     device = Device("cuda", "pretended", 80 << 30, 1 << 20, 4, 0, {"torch": torch.__version__})
     monkeypatch.setattr(gpu, "detect", lambda *_, **__: device)
     monkeypatch.setattr(Session, "device", torch.device("cpu"))
     monkeypatch.setattr(Workshop, "_on", lambda _: torch.device("cpu"))
-    monkeypatch.setattr(_Made, "poison", nothing)  # a replay here writes nothing
+    monkeypatch.setattr(_Made, "poison", lambda _: None)  # a replay here writes nothing
     monkeypatch.setattr(timers, "MOST_CALLS", 2)
 
 
